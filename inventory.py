@@ -1,0 +1,829 @@
+"""The inventory service: items and orders over HTTP, in memory, for those who build user interfaces.
+
+A request goes from top to bottom: `create_app` has put the service together, `add_hooks` finds the
+session, delays, fails and records, a view of `resource_routes` asks the store, `answer` makes the
+response, and `add_error_handlers` makes it where something was refused. The rules of the fields and
+the locks are in store.py.
+"""
+
+import sys
+
+if sys.version_info[:2] < (3, 11):  # stands before the imports, which an older Python does not get past
+    sys.exit(f"inventory: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+
+import json
+import logging
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from http import HTTPStatus
+from ipaddress import ip_address
+from random import randint
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    current_app,
+    g,
+    render_template_string,
+    request,
+)
+from flask_cors import CORS
+from werkzeug.datastructures import ETags
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
+from werkzeug.http import parse_etags
+from werkzeug.serving import (
+    WSGIRequestHandler,
+    is_running_from_reloader,
+    make_server,
+    run_simple,
+)
+
+import store as data
+from store import (
+    RESOURCES,
+    Cache,
+    Fault,
+    InvalidError,
+    Resource,
+    Row,
+    Sessions,
+    Store,
+    StoreError,
+    Table,
+    Visit,
+)
+
+VERSION = "1.0.0"
+KIB, MIB = 2**10, 2**20
+
+
+def create_app(**settings: object) -> Flask:
+    """Put the service together, with data of its own.
+
+    The settings are those of `Settings`, such as `create_app(seed="demo")`; one that is not given
+    is taken from the environment. Raises InvalidError if one is wrong.
+    """
+    config = Settings.load(settings)
+    api = config.api
+    sessions, cache = Sessions(seed_tables(config.seed)), Cache(32 * MIB)
+
+    app = Flask(__name__, static_folder=None)
+    app.debug = config.flask_debug in ("1", "true")
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # browsers reject a redirected preflight
+    CORS(app, origins=config.origins(), supports_credentials=True, always_send=False, max_age=600,
+         expose_headers=["ETag", "Link", "Location", "X-Total-Count"])
+    add_hooks(app, sessions, api, config.delays())
+    add_error_handlers(app)
+
+    for resource in RESOURCES.values():
+        app.register_blueprint(resource_routes(resource, cache), url_prefix=f"{api}/{resource.name}")
+    app.register_blueprint(mock_routes(sessions), url_prefix=f"{api}/mock")
+    app.register_blueprint(document_routes(api))
+    return app
+
+
+# Hooks
+
+
+@dataclass(slots=True)
+class Call:
+    """A request that is recorded, from its arrival to its entry in the journal."""
+
+    store: Store
+    path: str
+    at: str
+    began: float
+    fault: Fault | None = None
+
+
+def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int]) -> None:
+    """Give each request its session; delay, fail and record those to resources and to unknown paths."""
+    recorded = re.compile(
+        rf"{re.escape(api)}(?!/(?:mock/.*|health/?|openapi\.json/?)\Z)(/.*)", re.DOTALL).fullmatch
+
+    @app.before_request
+    def arrive() -> Response | None:
+        environ = request.environ  # a look into this dict is cheap, a use of `request` or `g` is not
+        if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
+            return app.make_default_options_response()  # a preflight succeeds on any path
+        try:
+            g.store = store = sessions.get(session_name(environ))
+        except InvalidError:
+            if request.routing_exception:
+                return None  # that there is no such route is told first
+            raise
+        path = recorded(request.path)
+        if path is None:
+            return None
+        g.call = call = Call(store, path[1], store.now(), time.perf_counter())
+        return delay_or_fail(call, environ, randint(*delays))
+
+    @app.after_request
+    def leave(response: Response) -> Response:
+        call: Call | None = g.get("call")
+        if call:
+            if call.fault and call.fault.after:
+                response = injected(call.fault)
+            environ = request.environ
+            call.store.record(Visit(
+                call.began, call.at, environ["REQUEST_METHOD"], call.path, environ["QUERY_STRING"],
+                response.status_code, 1000 * (time.perf_counter() - call.began), small_body(environ)))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def session_name(environ: Mapping[str, Any]) -> str | None:
+    """The session that a request names in a header or a cookie. Raises InvalidError."""
+    place, name = "X-Mock-Session", environ.get("HTTP_X_MOCK_SESSION")
+    if name is None and "mock_session" in environ.get("HTTP_COOKIE", ""):
+        place, name = "mock_session", request.cookies.get("mock_session")
+    if name is not None:
+        data.require(data.TOKEN, name, place)
+    return name
+
+
+def delay_or_fail(call: Call, environ: Mapping[str, Any], delay: int) -> Response | None:
+    """Wait for the longest delay (ms) that applies, and answer in the view's place if the request shall fail."""
+    wish = wishes(environ["QUERY_STRING"])
+    if "_status" not in wish:
+        call.fault = call.store.strike(environ["REQUEST_METHOD"], call.path)
+    elif not request.routing_exception:
+        call.fault = Fault(path=call.path, status=wish["_status"])
+    delay = max(delay, wish.get("_delay", 0), call.fault.delay if call.fault else 0)
+    if delay:
+        time.sleep(delay / 1000)  # holding no lock: other requests go on
+    return injected(call.fault) if call.fault and call.fault.status and not call.fault.after else None
+
+
+WISHES = {"type": "object", "properties": {
+    "_delay": data.integer(0, 30_000).metadata, "_status": data.integer(400, 599).metadata}}
+
+
+def wishes(query: str) -> dict[str, Any]:
+    """What a request asks for in its own query: `_delay` (ms) and `_status`. Raises InvalidError."""
+    if "_delay" not in query and "_status" not in query:
+        return {}
+    texts, rules = arguments(query), WISHES["properties"]
+    values = {name: data.read(rules[name], texts[name][-1]) for name in rules if name in texts}
+    found = data.problems(data.check(WISHES, values), {})
+    if found and not request.routing_exception:
+        raise InvalidError(found)
+    return {} if found else values
+
+
+def small_body(environ: Mapping[str, Any]) -> bytes | None:
+    """The body of the request, if there is one of at most 10 KiB."""
+    if not environ.get("CONTENT_LENGTH") and not environ.get("HTTP_TRANSFER_ENCODING"):
+        return None
+    try:
+        return sent_bytes(10 * KIB)
+    except HTTPException:
+        return None
+
+
+# Resources
+
+
+def resource_routes(resource: Resource, cache: Cache) -> Blueprint:
+    """The five routes of a resource."""
+    routes, name = Blueprint(resource.name, __name__), resource.name
+
+    @routes.get("")
+    def index() -> Response:
+        """List the rows, oldest first: filtered, sorted and paged as the query says."""
+        return conditional(*listing(resource, g.store, request.environ["QUERY_STRING"], cache))
+
+    @routes.post("")
+    def create() -> Response:
+        """Create a row."""
+        row = g.store.create(name, sent_object())
+        return answer(line(row), 201, tagged(row), ("Location", f"{request.path.rstrip('/')}/{row.record.id}"))
+
+    @routes.get("/<id>")
+    def show(id: str) -> Response:
+        """Read one row."""
+        row = g.store.get(name, id)
+        return conditional(line(row), tagged(row))
+
+    @routes.route("/<id>", methods=["PUT", "PATCH"])
+    def update(id: str) -> Response:
+        """Merge the given fields into a row."""
+        row = g.store.update(name, id, sent_object(), if_match())
+        return answer(line(row), 200, tagged(row))
+
+    @routes.delete("/<id>")
+    def delete(id: str) -> Response:
+        """Remove a row."""
+        g.store.delete(name, id, if_match())
+        return nothing(204)
+
+    return routes
+
+
+def sent_bytes(most: int) -> bytes:
+    """The body of the request. Raises RequestEntityTooLarge if it has more than `most` bytes."""
+    request.max_content_length = most + 1  # where Werkzeug cuts a chunked body without a word
+    body = request.get_data()
+    if len(body) > most:
+        raise RequestEntityTooLarge
+    return body
+
+
+def sent_object(most: int = MIB) -> dict[str, Any]:
+    """The JSON object that the request brings. Raises what becomes a 413, 415 or 400."""
+    body = sent_bytes(most)
+    if not request.is_json:
+        raise UnsupportedMediaType
+    value = data.parse(body)
+    if not isinstance(value, dict):
+        raise data.MalformedError("Bad request", {"body": "Body must be a JSON object"})
+    return value
+
+
+def if_match() -> ETags | None:
+    """The tags of which a row must have one (RFC 9110 §13.1.1), or None for any row."""
+    tags = request.environ.get("HTTP_IF_MATCH")
+    return None if tags is None else parse_etags(tags)
+
+
+# Answers
+
+Header = tuple[str, str]
+
+
+def answer(body: bytes, status: int = 200, *headers: Header) -> Response:
+    """A response with a JSON body."""
+    return Response(body, status, [("Content-Type", "application/json"), *headers])
+
+
+def nothing(status: int, *headers: Header) -> Response:
+    """A response without a body."""
+    response = Response(None, status, headers)
+    del response.headers["Content-Type"]
+    return response
+
+
+def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
+    """The answer to a read: 304 if the client names this version's tag (RFC 9110 §13.1.2)."""
+    known = request.environ.get("HTTP_IF_NONE_MATCH")
+    if known and parse_etags(known).contains_weak(tag[1][1:-1]):
+        return nothing(304, tag, *headers)
+    return answer(body, 200, tag, *headers)
+
+
+def answer_json(value: Any, status: int = 200) -> Response:
+    """A response with a value as its JSON body."""
+    return answer(json.dumps(value).encode() + b"\n", status)
+
+
+def line(row: Row) -> bytes:
+    """A row's JSON on a line of its own."""
+    return row.json + b"\n"
+
+
+def tagged(row: Row) -> Header:
+    """A row's ETag."""
+    return "ETag", f'"{row.tag}"'
+
+
+def array(rows: list[Row]) -> bytes:
+    """A JSON array, a row a line."""
+    return b"[" + b",\n ".join([row.json for row in rows]) + b"]"
+
+
+# Lists
+
+PAGING = ("page", "per_page")
+
+
+def listing(resource: Resource, store: Store, query: str, cache: Cache) -> tuple[Any, ...]:
+    """The body and the headers of a list. Raises InvalidError.
+
+    A version is that of one content only: together with the query it is a key that is never stale.
+    """
+    made: tuple[Any, ...] | None = cache.get((store.version(resource.name), query))
+    if made is None:
+        wanted = read_query(resource, arguments(query))
+        version, rows = store.rows(resource.name)
+        rows = selected(resource, version, rows, wanted, cache)
+        made = page_of(rows, wanted, query) if wanted.keys() & PAGING else (array(rows) + b"\n", ())
+        tag = "ETag", f'"{version:x}"'
+        made = (made[0], tag, ("X-Total-Count", str(len(rows))), *made[1])
+        cache.put((version, query), made, len(made[0]) + len(query))
+    return made
+
+
+def selected(resource: Resource, version: int, rows: list[Row], wanted: Mapping[str, Any], cache: Cache) -> list[Row]:
+    """The rows that a query asks for, kept for its other pages."""
+    key = (version, repr({name: value for name, value in wanted.items() if name not in PAGING}))
+    found: list[Row] | None = cache.get(key)
+    if found is None:
+        found = data.select(resource, rows, wanted)
+        cache.put(key, found, 512 * len(found))
+    return found
+
+
+def page_of(rows: list[Row], wanted: Mapping[str, Any], query: str) -> tuple[bytes, list[Header]]:
+    """A page in its envelope, and its Link (RFC 8288)."""
+    page, size = wanted.get("page", 1), wanted.get("per_page", 10)
+    last = max(1, -(-len(rows) // size))
+    pages = {"first": 1, "prev": min(page - 1, last), "next": page + 1, "last": last}
+    others = [(name, text) for name, texts in arguments(query).items() for text in texts if name != "page"]
+    links = [f'<{request.path.rstrip("/")}?{urlencode([*others, ("page", number)])}>; rel="{rel}"'
+             for rel, number in pages.items() if 1 <= number <= last]
+    body = b'{"data": %b, "total": %d, "page": %d, "per_page": %d}\n' % (
+        array(rows[(page - 1) * size:page * size]), len(rows), page, size)
+    return body, [("Link", ", ".join(links))]
+
+
+def arguments(query: str) -> dict[str, list[str]]:
+    """The values of each parameter of a query string. Raises InvalidError where it is not well encoded."""
+    try:
+        if not query.isascii() or re.search("%(?![0-9A-Fa-f]{2})", query):
+            raise ValueError
+        return parse_qs(query, keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise InvalidError({"query": "Query must be percent-encoded UTF-8"}) from None
+
+
+def read_query(resource: Resource, texts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """A list's parameters, each read by its type: a list of all values, or the last one. Raises InvalidError."""
+    rules = resource.query["properties"]
+    values = {name: [data.read(rules.get(name, data.TEXT), text) for text in given]
+              for name, given in texts.items() if not name.startswith("_")}
+    data.require(resource.query, {  # of several values one that does not fit stands for all
+        name: next((value for value in given if not data.fits(rules.get(name, {}), value)), given[-1])
+        for name, given in values.items()})
+    return {name: given[-1] if name in data.SINGLE else given for name, given in values.items()}
+
+
+# Errors
+
+CODES = {InvalidError: 400, data.MalformedError: 400, data.NotFoundError: 404, data.ConflictError: 409,
+         data.StaleError: 412}
+SENTENCES = {404: "Resource not found", 413: "Request body too large"}
+
+
+def add_error_handlers(app: Flask) -> None:
+    """Give every error the one form."""
+
+    @app.errorhandler(StoreError)
+    def refused(error: StoreError) -> Response:
+        return refusal(CODES[type(error)], str(error), error.problems)
+
+    @app.errorhandler(RecursionError)
+    def too_deep(error: RecursionError) -> Response:
+        """What could just be read can be too deep to be written."""
+        return refusal(400, "Bad request", {"body": "Body is nested too deeply"})
+
+    @app.errorhandler(HTTPException)
+    def failed(error: HTTPException) -> Response:
+        response = error.get_response()  # keeps headers, such as the Allow of a 405
+        code = response.status_code
+        plain = refusal(code, SENTENCES.get(code) or sentence(code))
+        response.data, response.content_type = plain.data, plain.content_type
+        return response
+
+
+def refusal(code: int, error: str, details: Mapping[str, Any] | None = None) -> Response:
+    """The answer that every error is."""
+    body = {"error": error, "details": details} if details else {"error": error}
+    return answer_json(body, code)
+
+
+def injected(fault: Fault) -> Response:
+    """The error that a client has asked for."""
+    code = fault.status or 503
+    return refusal(code, sentence(code), {"injected": True})
+
+
+def sentence(code: int) -> str:
+    """The phrase of an HTTP status in sentence case, such as "Service unavailable"."""
+    try:
+        first, *rest = HTTPStatus(code).phrase.split()
+    except ValueError:
+        return f"Status {code}"
+    return " ".join([first, *(word.lower() if word.istitle() else word for word in rest)])
+
+
+# Mock controls
+
+
+def mock_routes(sessions: Sessions) -> Blueprint:
+    """The routes with which a test prepares its session, makes requests fail, and sees what came."""
+    routes = Blueprint("mock", __name__)
+
+    @routes.get("/state")
+    def show_state() -> Response:
+        """Read all rows of the session."""
+        parts = [f'"{name}": '.encode() + array(rows) for name, rows in g.store.state().items()]
+        return answer(b"{" + b",\n ".join(parts) + b"}\n")
+
+    @routes.put("/state")
+    def replace_state() -> Response:
+        """Replace all rows of the session."""
+        g.store.load(sent_object(64 * MIB))
+        return nothing(204)
+
+    @routes.delete("/state")
+    def reset_state() -> Response:
+        """Reset the session: rows, ids, clock, faults and journal."""
+        sessions.reset(session_name(request.environ))
+        return nothing(204)
+
+    @routes.get("/clock")
+    def show_clock() -> Response:
+        """Read the session's clock."""
+        return answer_json(g.store.clock())
+
+    @routes.put("/clock")
+    def freeze_clock() -> Response:
+        """Freeze the session's clock at a time."""
+        body = sent_object()
+        data.require(CLOCK, body)
+        g.store.freeze(body["now"])
+        return show_clock()
+
+    @routes.delete("/clock")
+    def free_clock() -> Response:
+        """Let the session's clock run."""
+        g.store.freeze(None)
+        return nothing(204)
+
+    @routes.get("/faults")
+    def list_faults() -> Response:
+        """List the faults that are left."""
+        return answer_json([asdict(fault) for fault in g.store.faults()])
+
+    @routes.post("/faults")
+    def add_fault() -> Response:
+        """Make requests fail or wait."""
+        return answer_json(asdict(g.store.add_fault(sent_object())), 201)
+
+    @routes.delete("/faults")
+    def clear_faults() -> Response:
+        """Clear the faults."""
+        g.store.clear_faults()
+        return nothing(204)
+
+    @routes.get("/requests")
+    def list_requests() -> Response:
+        """List the session's last 500 requests, oldest first."""
+        return answer(b"[" + b",\n ".join(map(entry, g.store.journal())) + b"]\n")
+
+    @routes.delete("/requests")
+    def clear_requests() -> Response:
+        """Clear the list of requests."""
+        g.store.clear_journal()
+        return nothing(204)
+
+    return routes
+
+
+CLOCK = {"type": "object", "additionalProperties": False, "required": ["now"], "properties": {"now": data.TIME}}
+
+
+def entry(visit: Visit) -> bytes:
+    """A journal entry's JSON; the body stands in it as it was sent, if it is JSON at all."""
+    try:
+        body = visit.body or b"null"
+        data.parse(body)
+    except StoreError:
+        body = b"null"
+    shown = visit._asdict() | {"duration_ms": round(visit.duration_ms, 1)}
+    del shown["began"], shown["body"]
+    return json.dumps(shown)[:-1].encode() + b', "body": ' + body + b"}"
+
+
+# Documents
+
+
+def document_routes(api: str) -> Blueprint:
+    """What tells about the service itself."""
+    routes = Blueprint("documents", __name__)
+
+    @routes.get(f"{api}/health")
+    def health() -> Response:
+        """Tell that the service is up."""
+        return answer_json({"status": "healthy", "version": VERSION})
+
+    @routes.get(f"{api}/openapi.json")
+    def openapi() -> Response:
+        """Describe the API in OpenAPI 3.1."""
+        return answer_json(document(current_app, api))
+
+    @routes.get("/")
+    def home() -> Response | str:
+        """Show this page; in JSON to clients that prefer it."""
+        shown = {"name": "Inventory API", "version": VERSION, "api": api, "routes": routes_of(current_app),
+                 "counts": {name: len(rows) for name, rows in g.store.state().items()},
+                 "requests": [visit._asdict() | {"body": None} for visit in reversed(g.store.journal())]}
+        if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
+            return answer_json(shown)
+        return render_template_string(PAGE, **shown)
+
+    return routes
+
+
+def routes_of(app: Flask) -> list[dict[str, Any]]:
+    """The routes in the order of their registration, each told by its view's docstring."""
+    return [{"methods": sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}), "path": rule.rule,
+             "summary": str(app.view_functions[rule.endpoint].__doc__), "endpoint": rule.endpoint}
+            for rule in app.url_map.iter_rules()]
+
+
+def document(app: Flask, api: str) -> dict[str, Any]:
+    """The resource routes and health in OpenAPI 3.1, derived from the routes and from the fields' rules."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes_of(app):
+        name, _, verb = route["endpoint"].partition(".")
+        if name in RESOURCES or verb == "health":
+            path = route["path"].removeprefix(api).replace("<id>", "{id}")
+            paths.setdefault(path, {}).update({method.lower(): operation(
+                RESOURCES.get(name), verb, method, route["summary"]) for method in route["methods"]})
+    schemas = {"Error": ERROR, "Health": HEALTH}
+    for each in RESOURCES.values():
+        schemas |= {each.title: each.row, f"New{each.title}": worded(each.new), f"{each.title}Change": worded(each.change),
+                    f"{each.title}List": {"type": "array", "items": ref(each.title)},
+                    f"{each.title}Page": fixed(data={"type": "array", "items": ref(each.title)},
+                                               total=COUNT, page=COUNT, per_page=COUNT)}
+    return {"openapi": "3.1.0", "info": {"title": "Inventory API", "version": VERSION}, "servers": [{"url": api}],
+            "paths": paths, "components": {"schemas": schemas}}
+
+
+COUNT = {"type": "integer", "minimum": 0}
+
+
+def fixed(**properties: Any) -> dict[str, Any]:
+    """The schema of an object that has just these properties."""
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+HEALTH = fixed(status={"enum": ["healthy"]}, version={"type": "string"})
+ERROR = fixed(error=data.TEXT, details={"type": "object"}) | {"required": ["error"]}
+
+
+def ref(schema: str) -> dict[str, str]:
+    """A reference to one of the document's schemas."""
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def worded(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema of what is sent, its defaults told in words: generated types would make such fields mandatory."""
+    return {**schema, "properties": {
+        name: {**rule, "description": f"{rule['description']}; {json.dumps(rule['x-default'])} if left out"}
+        if "x-default" in rule else rule for name, rule in schema["properties"].items()}}
+
+
+def operation(resource: Resource | None, verb: str, method: str, summary: str) -> dict[str, Any]:
+    """A route under one method. Whether it names a row, sends and writes decides what can happen to it."""
+    title = resource.title if resource else "Health"
+    by_id, sends, writes = verb in ("show", "update", "delete"), method in ("POST", "PUT", "PATCH"), method != "GET"
+    parameters = [parameter("header", "X-Mock-Session", data.TOKEN)]
+    codes = [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends
+    if by_id:
+        parameters.append(parameter("path", "id", data.TEXT))
+    if by_id and writes:
+        parameters.append(parameter("header", "If-Match", data.TEXT))
+    if resource and not writes:
+        parameters.append(parameter("header", "If-None-Match", data.TEXT))
+        codes.append(304)
+    if resource and verb == "index":
+        parameters += [parameter("query", name, rule) for name, rule in resource.query["properties"].items()]
+    code, headers = SUCCESS[verb]
+    lists = {"anyOf": [ref(f"{title}List"), ref(f"{title}Page")]}
+    responses = {str(code): {"description": sentence(code), "headers": {
+        name: {"schema": {"type": "string"}, "required": name != "Link"} for name in headers}}}
+    if code != 204:
+        responses[str(code)] |= content(lists if verb == "index" else ref(title))
+    for error in codes:
+        responses[str(error)] = {"description": sentence(error)} | ({} if error == 304 else content(ref("Error")))
+    told = {"operationId": f"{verb}{title}" + method.title() * (verb == "update"), "summary": summary,
+            "parameters": parameters, "responses": responses}
+    if sends:
+        told["requestBody"] = content(ref(f"New{title}" if verb == "create" else f"{title}Change")) | {"required": True}
+    return told
+
+
+SUCCESS = {"index": (200, ("ETag", "X-Total-Count", "Link")), "create": (201, ("ETag", "Location")),
+           "show": (200, ("ETag",)), "update": (200, ("ETag",)), "delete": (204, ()), "health": (200, ())}
+
+
+def content(schema: dict[str, Any]) -> dict[str, Any]:
+    """A body in JSON."""
+    return {"content": {"application/json": {"schema": schema}}}
+
+
+def parameter(place: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A parameter; in a query one that may be given more than once is an array."""
+    repeated = place == "query" and name not in data.SINGLE
+    return {"in": place, "name": name, "required": place == "path",
+            "schema": {"type": "array", "items": schema} if repeated else schema}
+
+
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ name }}</title>
+<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><rect x='1' y='4' width='14' height='11' rx='2' fill='%232a9d6f'/><rect x='5' y='1' width='6' height='5' fill='%23e9b44c'/></svg>">
+<style>
+  :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); --green: #2a9d6f }
+  body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem }
+  h1 { margin: 0 } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem } p { margin: .3rem 0 }
+  table { width: 100%; border-collapse: collapse } td { padding: .3rem .6rem .3rem 0; border-top: 1px solid var(--line); vertical-align: top }
+  code, #requests { font-family: ui-monospace, monospace; font-size: .9rem; overflow-wrap: anywhere }
+  b { color: var(--green) } .bad { color: #d1495b } .count { display: inline-block; margin-right: 2rem; font-size: 1.1rem }
+  .count span { font-size: 2rem; font-weight: 700 }
+  @media (max-width: 40rem) { #routes td { display: block; border: 0; padding: 0 } #routes tr { display: block; padding: .4rem 0; border-top: 1px solid var(--line) } }
+</style>
+<h1>{{ name }}</h1>
+<p>A mock backend of items and orders, kept in memory, for those who build user interfaces. It listens under <code>{{ api }}</code>.</p>
+<p id="counts">{% for resource, size in counts.items() %}<span class="count"><span id="{{ resource }}">{{ size }}</span> {{ resource }}</span>{% endfor %}</p>
+<h2>Requests of this session</h2>
+<table id="requests"><tr><td>None yet: they show up here as they come.</table>
+<h2>Routes</h2>
+<table id="routes">{% for route in routes %}
+<tr><td><b>{{ route.methods | join(", ") }}</b>
+<td><code>{% if "GET" in route.methods and "<" not in route.path %}<a href="{{ route.path }}">{{ route.path }}</a>{% else %}{{ route.path }}{% endif %}</code>
+<td>{{ route.summary }}{% endfor %}
+</table>
+<script>
+const table = document.getElementById("requests")
+async function refresh() {
+  if (!document.hidden) {
+    const response = await fetch("/?live", { headers: { Accept: "application/json" } })
+    const { counts, requests } = await response.json()
+    for (const name in counts) document.getElementById(name).textContent = counts[name]
+    const rows = requests.map(({ at, method, path, query, status, duration_ms }) => {
+      const row = document.createElement("tr")
+      const cells = [at.slice(11, 19), method, path + (query && "?" + query), status, duration_ms + " ms"]
+      for (const text of cells) row.insertCell().textContent = text
+      row.classList.toggle("bad", status >= 400)
+      return row
+    })
+    if (rows.length) table.replaceChildren(...rows)
+  }
+}
+refresh().catch(() => {})
+setInterval(() => refresh().catch(() => {}), 1000)
+</script>
+</html>
+"""
+
+
+# Settings and running
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the environment may say, in upper case: `PORT` is `port`."""
+
+    host: str = data.text(1, 255, "127.0.0.1")
+    port: int = data.integer(0, 65535, 5000)
+    seed: str = data.rule("", type="string", pattern=r"^(demo|[0-9]{1,8}|.+\.json)$",
+                          description="demo, a number of items, or the path of a .json file")
+    delay: str = data.rule("0", type="string", pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?$",
+                           description="milliseconds such as 200 or 200-800, up to 30000")
+    cors_origins: str = data.rule(
+        ",".join(f"http://localhost:{port}" for port in range(5173, 5178)), type="string",
+        pattern=r"^\*|[a-z][a-z0-9+.-]*://[^\s/,*]+( *, *[a-z][a-z0-9+.-]*://[^\s/,*]+)*$",
+        description="* or origins such as http://localhost:5173, separated by commas")
+    api_prefix: str = data.rule("/api", type="string", pattern=r"^(/[A-Za-z0-9._~-]+)+$",
+                                description="a path such as /api")
+    api_version: str = data.rule("v1", type="string", pattern=r"^[A-Za-z0-9._~-]+$",
+                                 description="a part of a path such as v1")
+    flask_debug: str = data.choice(["0", "1", "false", "true"], "0")
+
+    @property
+    def api(self) -> str:
+        """The path under which everything is."""
+        return f"{self.api_prefix}/{self.api_version}"
+
+    @classmethod
+    def load(cls, given: Mapping[str, object]) -> "Settings":
+        """What is given, else what the environment says, else the default. Raises InvalidError."""
+        rules = {each.name: each.metadata for each in fields(cls)}
+        texts = {name: os.environ.get(name.upper(), "") for name in rules} | given
+        values = {name: data.read(rules[name], str(text)) for name, text in texts.items() if text != ""}
+        for name, value in values.items():
+            if not data.fits(rules[name], value):
+                wanted = rules[name]["description"]
+                raise InvalidError({name.upper(): f"{name.upper()} must be {wanted}, not {value!r}"})
+        return cls(**values)
+
+    def delays(self) -> tuple[int, int]:
+        """The least and the most that each request is delayed, in ms. Raises InvalidError."""
+        least, _, most = self.delay.partition("-")
+        if not int(least) <= int(most or least) <= 30_000:
+            raise InvalidError({"DELAY": f"DELAY must go up, to 30000 at most, not {self.delay!r}"})
+        return int(least), int(most or least)
+
+    def origins(self) -> str | list[re.Pattern[str]]:
+        """The allowed origins, each as a pattern that only it matches: Flask-CORS takes text with a `[` for one."""
+        if self.cors_origins == "*":
+            return "*"
+        return [re.compile(re.escape(origin.strip()) + r"\Z", re.IGNORECASE) for origin in self.cors_origins.split(",")]
+
+
+def seed_tables(source: str) -> dict[str, Table]:
+    """The rows to begin with. Raises InvalidError."""
+    try:
+        return data.seed(source)
+    except OSError as error:
+        reason = str(error.strerror)
+    except StoreError as error:
+        reason = ": ".join(next(iter(error.problems.items())))
+    raise InvalidError({"SEED": f"SEED {source}: {reason}"})
+
+
+class RequestHandler(WSGIRequestHandler):
+    """Logs a line a request, and refuses what is not HTTP in JSON."""
+
+    error_content_type = "application/json"
+    error_message_format = '{"error": "%(explain)s"}\n'
+
+    def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+        """Log the request, unless it is the home page refreshing itself."""
+        if not self.requestline.startswith("GET /?live "):
+            self.log("info", "%s %s", ascii(self.requestline), code)
+
+    def log(self, type: str, message: str, *args: Any) -> None:
+        """Log a line with the time."""
+        getattr(logging.getLogger("inventory"), type)(message, *args)
+
+
+def log_to_streams() -> None:
+    """Problems to stderr, all else to stdout."""
+    out, err = logging.StreamHandler(sys.stdout), logging.StreamHandler(sys.stderr)
+    out.addFilter(lambda record: record.levelno < logging.WARNING)
+    err.setLevel(logging.WARNING)
+    logging.basicConfig(handlers=[out, err], format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("inventory").setLevel(logging.INFO)
+    logging.raiseExceptions = False  # whoever reads our stdout may go away
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # browsers try both, clients not
+    return socket.create_server(address[:2], family=family)
+
+
+def main() -> None:
+    """Serve until SIGINT or SIGTERM; a setting, a seed or an address that will not do ends it with a line."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # a shell has its background jobs ignore SIGINT
+    log_to_streams()
+    try:
+        serve(Settings.load({}))
+    except StoreError as error:
+        sys.exit(f"inventory: {error}")
+    except KeyboardInterrupt:
+        pass
+    sys.stdout.flush()
+    os._exit(0)  # at once: at a usual end Python aborts if a thread is just writing its line to the log
+
+
+def serve(config: Settings) -> None:
+    """Listen, say where, and answer. Raises InvalidError, KeyboardInterrupt."""
+    options: dict[str, Any] = {"threaded": True, "request_handler": RequestHandler}
+    if is_running_from_reloader():  # Werkzeug hands the socket from one run to the next
+        return run_simple(config.host, config.port, create_app(), use_reloader=True, use_debugger=True, **options)
+    try:
+        server = listen(config.host, config.port)
+    except OSError as error:
+        raise InvalidError({"PORT": f"HOST {config.host}, PORT {config.port}: {error.strerror}"}) from None
+    with server:
+        host, port = server.getsockname()[:2]
+        app = create_app()
+        if app.debug and not ip_address(host).is_loopback:
+            raise InvalidError({"FLASK_DEBUG": f"FLASK_DEBUG must be 0 unless HOST is a loopback address, not {host}"})
+        name = f"[{config.host}]" if ":" in config.host else config.host
+        print(f"Inventory API listening on http://{name}:{port}{config.api}", flush=True)
+        if not app.debug:
+            return make_server(host, port, app, fd=server.fileno(), **options).serve_forever()
+    run_simple(host, port, app, use_reloader=True, use_debugger=True, **options)
+
+
+def __getattr__(name: str) -> Flask:
+    """`inventory:app`, made when a WSGI server first asks for it, so that an import reads no variable."""
+    if name != "app":
+        raise AttributeError(name)
+    return globals().setdefault("app", create_app())
+
+
+if __name__ == "__main__":
+    main()
