@@ -20,6 +20,7 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import ip_address
 from random import randint
@@ -36,7 +37,7 @@ from flask import (
     request,
 )
 from flask_cors import CORS
-from werkzeug.datastructures import ETags
+from werkzeug.datastructures import ETags, Headers
 from werkzeug.exceptions import (
     HTTPException,
     RequestEntityTooLarge,
@@ -84,28 +85,18 @@ def create_app(**settings: object) -> Flask:
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # browsers reject a redirected preflight
     CORS(app, origins=config.origins(), supports_credentials=True, always_send=False, max_age=600,
          expose_headers=["ETag", "Link", "Location", "X-Total-Count"])
+    app.extensions["sessions"] = sessions
     add_hooks(app, sessions, api, config.delays())
     add_error_handlers(app)
 
     for resource in RESOURCES.values():
-        app.register_blueprint(resource_routes(resource, cache), url_prefix=f"{api}/{resource.name}")
-    app.register_blueprint(mock_routes(sessions), url_prefix=f"{api}/mock")
+        app.register_blueprint(resource_routes(resource, f"{api}/{resource.name}", cache))
+    app.register_blueprint(mock, url_prefix=f"{api}/mock")
     app.register_blueprint(document_routes(api))
     return app
 
 
 # Hooks
-
-
-@dataclass(slots=True)
-class Call:
-    """A request that is recorded, from its arrival to its entry in the journal."""
-
-    store: Store
-    path: str
-    at: str
-    began: float
-    fault: Fault | None = None
 
 
 def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int]) -> None:
@@ -127,20 +118,20 @@ def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int])
         path = recorded(request.path)
         if path is None:
             return None
-        g.call = call = Call(store, path[1], store.now(), time.perf_counter())
-        return delay_or_fail(call, environ, randint(*delays))
+        g.visit = visit = Visit(time.perf_counter(), store.frozen or time.time(), environ["REQUEST_METHOD"],
+                                path[1], environ["QUERY_STRING"])
+        store.journal.append(visit)  # now, for the order of arrival; it is shown once it has a status
+        return delay_or_fail(store, visit, randint(*delays))
 
     @app.after_request
     def leave(response: Response) -> Response:
-        call: Call | None = g.get("call")
-        if call:
-            if call.fault and call.fault.after:
-                response = injected(call.fault)
-            environ = request.environ
-            call.store.record(Visit(
-                call.began, call.at, environ["REQUEST_METHOD"], call.path, environ["QUERY_STRING"],
-                response.status_code, 1000 * (time.perf_counter() - call.began), small_body(environ)))
-        response.headers["Cache-Control"] = "no-store"
+        visit: Visit | None = g.get("visit")
+        if visit:
+            if visit.fault and visit.fault.after:
+                response = injected(visit.fault)
+            visit.body = small_body(request.environ)
+            visit.duration_ms = 1000 * (time.perf_counter() - visit.began)
+            visit.status = response.status_code
         return response
 
 
@@ -154,17 +145,17 @@ def session_name(environ: Mapping[str, Any]) -> str | None:
     return name
 
 
-def delay_or_fail(call: Call, environ: Mapping[str, Any], delay: int) -> Response | None:
-    """Wait for the longest delay (ms) that applies, and answer in the view's place if the request shall fail."""
-    wish = wishes(environ["QUERY_STRING"])
+def delay_or_fail(store: Store, visit: Visit, delay: int) -> Response | None:
+    """Wait for the longest delay (ms) that applies; answer in the view's place if the request shall fail."""
+    wish = wishes(visit.query)
     if "_status" not in wish:
-        call.fault = call.store.strike(environ["REQUEST_METHOD"], call.path)
+        visit.fault = store.strike(visit.method, visit.path)
     elif not request.routing_exception:
-        call.fault = Fault(path=call.path, status=wish["_status"])
-    delay = max(delay, wish.get("_delay", 0), call.fault.delay if call.fault else 0)
+        visit.fault = Fault(path=visit.path, status=wish["_status"])
+    delay = max(delay, wish.get("_delay", 0), visit.fault.delay if visit.fault else 0)
     if delay:
         time.sleep(delay / 1000)  # holding no lock: other requests go on
-    return injected(call.fault) if call.fault and call.fault.status and not call.fault.after else None
+    return injected(visit.fault) if visit.fault and visit.fault.status and not visit.fault.after else None
 
 
 WISHES = {"type": "object", "properties": {
@@ -196,20 +187,21 @@ def small_body(environ: Mapping[str, Any]) -> bytes | None:
 # Resources
 
 
-def resource_routes(resource: Resource, cache: Cache) -> Blueprint:
-    """The five routes of a resource."""
-    routes, name = Blueprint(resource.name, __name__), resource.name
+def resource_routes(resource: Resource, path: str, cache: Cache) -> Blueprint:
+    """The five routes of a resource, under a path."""
+    name = resource.name
+    routes = Blueprint(name, __name__, url_prefix=path)
 
     @routes.get("")
     def index() -> Response:
         """List the rows, oldest first: filtered, sorted and paged as the query says."""
-        return conditional(*listing(resource, g.store, request.environ["QUERY_STRING"], cache))
+        return conditional(*listing(resource, path, request.environ["QUERY_STRING"], cache))
 
     @routes.post("")
     def create() -> Response:
         """Create a row."""
         row = g.store.create(name, sent_object())
-        return answer(line(row), 201, tagged(row), ("Location", f"{request.path.rstrip('/')}/{row.record.id}"))
+        return answer(line(row), 201, tagged(row), ("Location", f"{path}/{row.record.id}"))
 
     @routes.get("/<id>")
     def show(id: str) -> Response:
@@ -261,24 +253,33 @@ def if_match() -> ETags | None:
 # Answers
 
 Header = tuple[str, str]
+NO_STORE: Header = ("Cache-Control", "no-store")  # what a page asks for is what the server sees
+
+
+class Answer(Response):
+    """A response whose headers are complete when it is made. To say so saves a tenth of each request."""
+
+    default_mimetype = None
+
+    def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
+        """Return the headers without looking for what could be missing."""
+        return self.headers
 
 
 def answer(body: bytes, status: int = 200, *headers: Header) -> Response:
     """A response with a JSON body."""
-    return Response(body, status, [("Content-Type", "application/json"), *headers])
+    return Answer(body, status, [("Content-Type", "application/json"), NO_STORE, *headers])
 
 
 def nothing(status: int, *headers: Header) -> Response:
     """A response without a body."""
-    response = Response(None, status, headers)
-    del response.headers["Content-Type"]
-    return response
+    return Answer(None, status, [NO_STORE, *headers])
 
 
 def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
     """The answer to a read: 304 if the client names this version's tag (RFC 9110 §13.1.2)."""
     known = request.environ.get("HTTP_IF_NONE_MATCH")
-    if known and parse_etags(known).contains_weak(tag[1][1:-1]):
+    if known and (known == tag[1] or parse_etags(known).contains_weak(tag[1][1:-1])):  # == saves 4 %
         return nothing(304, tag, *headers)
     return answer(body, 200, tag, *headers)
 
@@ -298,9 +299,12 @@ def tagged(row: Row) -> Header:
     return "ETag", f'"{row.tag}"'
 
 
-def array(rows: list[Row]) -> bytes:
-    """A JSON array, a row a line."""
-    return b"[" + b",\n ".join([row.json for row in rows]) + b"]"
+def array(rows: list[Row], end: bytes = b"") -> bytes:
+    """A JSON array, a row a line; in one join, as each copy of a long one shows."""
+    texts = [row.json for row in rows] or [b""]
+    texts[0] = b"[" + texts[0]
+    texts[-1] += b"]" + end
+    return b",\n ".join(texts)
 
 
 # Lists
@@ -308,26 +312,27 @@ def array(rows: list[Row]) -> bytes:
 PAGING = ("page", "per_page")
 
 
-def listing(resource: Resource, store: Store, query: str, cache: Cache) -> tuple[Any, ...]:
+def listing(resource: Resource, path: str, query: str, cache: Cache) -> tuple[Any, ...]:
     """The body and the headers of a list. Raises InvalidError.
 
     A version is that of one content only: together with the query it is a key that is never stale.
     """
+    store: Store = g.store
     made: tuple[Any, ...] | None = cache.get((store.version(resource.name), query))
     if made is None:
-        wanted = read_query(resource, arguments(query))
+        wanted = read_query(resource, arguments(query)) if query else {}
         version, rows = store.rows(resource.name)
-        rows = selected(resource, version, rows, wanted, cache)
-        made = page_of(rows, wanted, query) if wanted.keys() & PAGING else (array(rows) + b"\n", ())
-        tag = "ETag", f'"{version:x}"'
-        made = (made[0], tag, ("X-Total-Count", str(len(rows))), *made[1])
-        cache.put((version, query), made, len(made[0]) + len(query))
+        if wanted.keys() - PAGING:
+            rows = selected(resource, version, rows, wanted, cache)
+        body, links = page_of(rows, wanted, path, query) if wanted.keys() & PAGING else (array(rows, b"\n"), [])
+        made = body, ("ETag", f'"{version:x}"'), ("X-Total-Count", str(len(rows))), *links
+        cache.put_again((version, query), made, len(body) + len(query))
     return made
 
 
 def selected(resource: Resource, version: int, rows: list[Row], wanted: Mapping[str, Any], cache: Cache) -> list[Row]:
-    """The rows that a query asks for, kept for its other pages."""
-    key = (version, repr({name: value for name, value in wanted.items() if name not in PAGING}))
+    """The rows that a query asks for; they are kept, as its other pages come from them too."""
+    key = version, repr({name: value for name, value in wanted.items() if name not in PAGING})
     found: list[Row] | None = cache.get(key)
     if found is None:
         found = data.select(resource, rows, wanted)
@@ -335,17 +340,17 @@ def selected(resource: Resource, version: int, rows: list[Row], wanted: Mapping[
     return found
 
 
-def page_of(rows: list[Row], wanted: Mapping[str, Any], query: str) -> tuple[bytes, list[Header]]:
-    """A page in its envelope, and its Link (RFC 8288)."""
+def page_of(rows: list[Row], wanted: Mapping[str, Any], path: str, query: str) -> tuple[bytes, list[Header]]:
+    """A page in its envelope, and its Link (RFC 8288): paths, so that they stay behind a proxy."""
     page, size = wanted.get("page", 1), wanted.get("per_page", 10)
     last = max(1, -(-len(rows) // size))
     pages = {"first": 1, "prev": min(page - 1, last), "next": page + 1, "last": last}
     others = [(name, text) for name, texts in arguments(query).items() for text in texts if name != "page"]
-    links = [f'<{request.path.rstrip("/")}?{urlencode([*others, ("page", number)])}>; rel="{rel}"'
-             for rel, number in pages.items() if 1 <= number <= last]
+    link = ", ".join(f'<{path}?{urlencode([*others, ("page", number)])}>; rel="{rel}"'
+                     for rel, number in pages.items() if 1 <= number <= last)
     body = b'{"data": %b, "total": %d, "page": %d, "per_page": %d}\n' % (
         array(rows[(page - 1) * size:page * size]), len(rows), page, size)
-    return body, [("Link", ", ".join(links))]
+    return body, [("Link", link)]
 
 
 def arguments(query: str) -> dict[str, list[str]]:
@@ -394,6 +399,7 @@ def add_error_handlers(app: Flask) -> None:
         code = response.status_code
         plain = refusal(code, SENTENCES.get(code) or sentence(code))
         response.data, response.content_type = plain.data, plain.content_type
+        response.headers.add(*NO_STORE)
         return response
 
 
@@ -421,75 +427,84 @@ def sentence(code: int) -> str:
 # Mock controls
 
 
-def mock_routes(sessions: Sessions) -> Blueprint:
-    """The routes with which a test prepares its session, makes requests fail, and sees what came."""
-    routes = Blueprint("mock", __name__)
+mock = Blueprint("mock", __name__)
 
-    @routes.get("/state")
-    def show_state() -> Response:
-        """Read all rows of the session."""
-        parts = [f'"{name}": '.encode() + array(rows) for name, rows in g.store.state().items()]
-        return answer(b"{" + b",\n ".join(parts) + b"}\n")
 
-    @routes.put("/state")
-    def replace_state() -> Response:
-        """Replace all rows of the session."""
-        g.store.load(sent_object(64 * MIB))
-        return nothing(204)
+@mock.get("/state")
+def show_state() -> Response:
+    """Read all rows of the session."""
+    parts = [b'"%b": %b' % (name.encode(), array(rows)) for name, rows in g.store.state().items()]
+    return answer(b"{" + b",\n ".join(parts) + b"}\n")
 
-    @routes.delete("/state")
-    def reset_state() -> Response:
-        """Reset the session: rows, ids, clock, faults and journal."""
-        sessions.reset(session_name(request.environ))
-        return nothing(204)
 
-    @routes.get("/clock")
-    def show_clock() -> Response:
-        """Read the session's clock."""
-        return answer_json(g.store.clock())
+@mock.put("/state")
+def replace_state() -> Response:
+    """Replace all rows of the session."""
+    g.store.load(sent_object(64 * MIB))
+    return nothing(204)
 
-    @routes.put("/clock")
-    def freeze_clock() -> Response:
-        """Freeze the session's clock at a time."""
-        body = sent_object()
-        data.require(CLOCK, body)
-        g.store.freeze(body["now"])
-        return show_clock()
 
-    @routes.delete("/clock")
-    def free_clock() -> Response:
-        """Let the session's clock run."""
-        g.store.freeze(None)
-        return nothing(204)
+@mock.delete("/state")
+def reset_state() -> Response:
+    """Reset the session: rows, ids, clock, faults, journal."""
+    current_app.extensions["sessions"].reset(session_name(request.environ))
+    return nothing(204)
 
-    @routes.get("/faults")
-    def list_faults() -> Response:
-        """List the faults that are left."""
-        return answer_json([asdict(fault) for fault in g.store.faults()])
 
-    @routes.post("/faults")
-    def add_fault() -> Response:
-        """Make requests fail or wait."""
-        return answer_json(asdict(g.store.add_fault(sent_object())), 201)
+@mock.get("/clock")
+def show_clock() -> Response:
+    """Read the session's clock."""
+    return answer_json({"now": g.store.now(), "frozen": g.store.frozen is not None})
 
-    @routes.delete("/faults")
-    def clear_faults() -> Response:
-        """Clear the faults."""
-        g.store.clear_faults()
-        return nothing(204)
 
-    @routes.get("/requests")
-    def list_requests() -> Response:
-        """List the session's last 500 requests, oldest first."""
-        return answer(b"[" + b",\n ".join(map(entry, g.store.journal())) + b"]\n")
+@mock.put("/clock")
+def freeze_clock() -> Response:
+    """Freeze the session's clock at a time."""
+    body = sent_object()
+    data.require(CLOCK, body)
+    g.store.frozen = body["now"]
+    return answer_json({"now": body["now"], "frozen": True})
 
-    @routes.delete("/requests")
-    def clear_requests() -> Response:
-        """Clear the list of requests."""
-        g.store.clear_journal()
-        return nothing(204)
 
-    return routes
+@mock.delete("/clock")
+def release_clock() -> Response:
+    """Let the session's clock run."""
+    g.store.frozen = None
+    return nothing(204)
+
+
+@mock.get("/faults")
+def list_faults() -> Response:
+    """List the faults that are left."""
+    return answer_json([asdict(fault) for fault in g.store.faults])
+
+
+@mock.post("/faults")
+def add_fault() -> Response:
+    """Make requests to come fail or wait."""
+    fault = data.fault_of(sent_object())
+    g.store.faults.append(fault)
+    return answer_json(asdict(fault), 201)
+
+
+@mock.delete("/faults")
+def clear_faults() -> Response:
+    """Clear the faults."""
+    g.store.faults = []
+    return nothing(204)
+
+
+@mock.get("/requests")
+def list_requests() -> Response:
+    """List the last 500 requests of the session, oldest first."""
+    return answer(b"[" + b",\n ".join(map(entry, finished(g.store))) + b"]\n")
+
+
+@mock.delete("/requests")
+def clear_requests() -> Response:
+    """Forget the requests of the session."""
+    g.store.journal.clear()
+    return nothing(204)
 
 
 CLOCK = {"type": "object", "additionalProperties": False, "required": ["now"], "properties": {"now": data.TIME}}
@@ -497,14 +512,20 @@ CLOCK = {"type": "object", "additionalProperties": False, "required": ["now"], "
 
 def entry(visit: Visit) -> bytes:
     """A journal entry's JSON; the body stands in it as it was sent, if it is JSON at all."""
+    at = visit.at if isinstance(visit.at, str) else data.timestamp(datetime.fromtimestamp(visit.at, UTC))
+    body = visit.body or b"null"
     try:
-        body = visit.body or b"null"
         data.parse(body)
     except StoreError:
         body = b"null"
-    shown = visit._asdict() | {"duration_ms": round(visit.duration_ms, 1)}
-    del shown["began"], shown["body"]
-    return json.dumps(shown)[:-1].encode() + b', "body": ' + body + b"}"
+    told = {"at": at, "method": visit.method, "path": visit.path, "query": visit.query, "status": visit.status,
+            "duration_ms": round(visit.duration_ms, 1)}
+    return json.dumps(told)[:-1].encode() + b', "body": ' + body + b"}"
+
+
+def finished(store: Store) -> list[Visit]:
+    """The requests that have been answered, in the order in which they came."""
+    return [visit for visit in store.journal.copy() if visit.status]
 
 
 # Documents
@@ -529,7 +550,7 @@ def document_routes(api: str) -> Blueprint:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "api": api, "routes": routes_of(current_app),
                  "counts": {name: len(rows) for name, rows in g.store.state().items()},
-                 "requests": [visit._asdict() | {"body": None} for visit in reversed(g.store.journal())]}
+                 "requests": [json.loads(entry(visit)) for visit in reversed(finished(g.store))]}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer_json(shown)
         return render_template_string(PAGE, **shown)

@@ -3,6 +3,7 @@
 Read it from top to bottom; each section uses only what stands above it. Nothing here knows of HTTP.
 """
 
+import gc
 import json
 import re
 import time
@@ -20,7 +21,7 @@ from math import isfinite
 from operator import attrgetter, ge, gt, le, lt
 from pathlib import Path
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 Schema = Mapping[str, Any]  # a JSON Schema, draft 2020-12; its own keywords begin with x-
 
@@ -144,6 +145,8 @@ TIME: Schema = {"type": "string", "format": "date-time",
 TYPES: dict[str, set[type]] = {"string": {str}, "integer": {int}, "boolean": {bool}, "null": {type(None)},
          "object": {dict}, "array": {list, tuple}}  # exact: True is an int to Python, not to JSON
 KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
+    "type":      lambda value, names: any(type(value) in TYPES[name] for name in names)
+                 if isinstance(names, list) else type(value) in TYPES[names],
     "enum":      lambda value, allowed: value in allowed,
     "minimum":   lambda value, least: value >= least,
     "maximum":   lambda value, most: value <= most,
@@ -156,12 +159,13 @@ KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def fits(schema: Schema, value: Any) -> bool:
-    """Whether a value by itself, without what it contains, keeps to a schema."""
-    types = schema.get("type", ())
-    if types and not any(type(value) in TYPES[name] for name in ([types] if isinstance(types, str) else types)):
-        return False
-    return value is None or all(
-        KEYWORDS[word](value, wanted) for word, wanted in schema.items() if word in KEYWORDS)
+    """Whether a value by itself, without what it contains, keeps to a schema whose first word is its type."""
+    if value is None:
+        return "null" in schema.get("type", "null")
+    for word, wanted in schema.items():
+        if word in KEYWORDS and not KEYWORDS[word](value, wanted):
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,7 +459,7 @@ def sort_key(resource: Resource, field: str) -> Callable[[Row], Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """A rule for the next `times` requests that fit (None: for all): after `delay` ms they get `status`."""
+    """What happens to the next `times` requests that fit (None: to all): after `delay` ms they get `status`."""
 
     method: str = choice(["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], "*")
     path: str = rule(type="string", pattern=r"^[/*?\[][\s\S]{0,999}$",
@@ -469,17 +473,29 @@ class Fault:
 FAULT = schema_of(Fault)
 
 
-class Visit(NamedTuple):
-    """A journal entry: a request, and how it was answered."""
+def fault_of(body: Mapping[str, Any]) -> Fault:
+    """A fault from a client's values. Raises InvalidError."""
+    found = problems(check(FAULT, body), {})
+    if body.get("after") is True and body.get("status", 503) is None:
+        found.setdefault("after", "After must be false where status is null")
+    if found:
+        raise InvalidError(found)
+    return Fault(**body)
 
-    began: float  # by a clock that neither stops nor jumps: the order of arrival
-    at: str
+
+@dataclass(slots=True)
+class Visit:
+    """A journal entry: a request, and how it was answered once it is."""
+
+    began: float
+    at: str | float  # a frozen clock's time, or seconds since 1970, which cost less to take
     method: str
     path: str
     query: str
-    status: int
-    duration_ms: float
-    body: bytes | None
+    fault: Fault | None = None
+    status: int | None = None
+    duration_ms: float = 0
+    body: bytes | None = None
 
 
 class Table:
@@ -511,7 +527,8 @@ class Table:
         self._unlink(record.id)
         for name in self.resource.unique:
             self.taken[name, getattr(record, name)] = record.id
-        self.named.update(self.resource.references(record))
+        for reference in self.resource.references(record):
+            self.named[reference] += 1
         self.rows[record.id] = row
         self.version = row.version
         if record.id == str(self.number):
@@ -580,9 +597,10 @@ class Store:
         self._lock = Lock()
         self._seed = seed
         self._tables = dict(seed)
-        self._now: str | None = None  # a frozen clock's time
-        self._faults: list[Fault] = []
-        self._journal: deque[Visit] = deque(maxlen=500)
+        self.faults: list[Fault] = []
+        # These two need no lock: to set an attribute and to append to a deque are one step each.
+        self.frozen: str | None = None  # the time at which the clock stands
+        self.journal: deque[Visit] = deque(maxlen=500)
 
     def get(self, name: str, id: str) -> Row:
         """One row. Raises NotFoundError."""
@@ -611,7 +629,7 @@ class Store:
         with self._lock:
             values = self._accept(name, None, body, findings)
             table = self._own(name)
-            return table.put(RESOURCES[name].model(id=table.free_id(), created_at=self._time(), **values))
+            return table.put(RESOURCES[name].model(id=table.free_id(), created_at=self.now(), **values))
 
     def update(self, name: str, id: str, body: Mapping[str, Any], expected: Container[str] | None = None) -> Row:
         """Merge the fields of a body into a row. Raises NotFoundError, StaleError, InvalidError, ConflictError."""
@@ -619,7 +637,7 @@ class Store:
         with self._lock:
             row = self._find(name, id, expected)
             values = self._accept(name, id, body, findings)
-            return self._own(name).put(replace(row.record, updated_at=self._time(), **values))
+            return self._own(name).put(replace(row.record, updated_at=self.now(), **values))
 
     def delete(self, name: str, id: str, expected: Container[str] | None = None) -> None:
         """Remove a row. Raises NotFoundError, StaleError, and ConflictError if another row refers to it."""
@@ -648,9 +666,9 @@ class Store:
         return row
 
     def _accept(self, name: str, id: str | None, body: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
-        if found := problems(findings, {name: table.rows for name, table in self._tables.items()}):
+        if findings and (found := problems(findings, {name: table.rows for name, table in self._tables.items()})):
             raise InvalidError(found)
-        for key in unique_values(RESOURCES[name].change, body):
+        for key in unique_values(RESOURCES[name].change, body) if RESOURCES[name].unique else ():
             owner = self._tables[name].taken.get(key, id)
             if owner != id:
                 sentence = f"{label(key[0])} {key[1]} is taken by {RESOURCES[name].title.lower()} {owner}"
@@ -663,76 +681,20 @@ class Store:
             self._tables[name] = self._seed[name].copy()
         return self._tables[name]
 
-    def _time(self) -> str:
-        return self._now or timestamp()
-
-    # Clock
-
     def now(self) -> str:
         """The time that new timestamps get."""
-        with self._lock:
-            return self._time()
-
-    def clock(self) -> dict[str, Any]:
-        """The time, and whether it stands."""
-        with self._lock:
-            return {"now": self._time(), "frozen": self._now is not None}
-
-    def freeze(self, now: str | None) -> None:
-        """Stop the clock at a time; None lets it run."""
-        with self._lock:
-            self._now = now
-
-    # Faults
-
-    def faults(self) -> list[Fault]:
-        """The rules that are left, oldest first."""
-        with self._lock:
-            return list(self._faults)
-
-    def add_fault(self, body: Mapping[str, Any]) -> Fault:
-        """Add a rule. Raises InvalidError."""
-        found = problems(check(FAULT, body), {})
-        if body.get("after") is True and body.get("status", 503) is None:
-            found.setdefault("after", "After must be false where status is null")
-        if found:
-            raise InvalidError(found)
-        fault = Fault(**body)
-        with self._lock:
-            self._faults.append(fault)
-        return fault
-
-    def clear_faults(self) -> None:
-        """Forget all rules."""
-        with self._lock:
-            self._faults.clear()
+        return self.frozen or timestamp()
 
     def strike(self, method: str, path: str) -> Fault | None:
-        """Use the first rule that fits a request; one that is used up is gone."""
+        """Use the first fault that fits a request; one that is used up is gone."""
         with self._lock:
-            for index, fault in enumerate(self._faults):
+            faults = self.faults
+            for index, fault in enumerate(faults):
                 if fault.method in ("*", method) and fnmatchcase(path, fault.path):
                     left = fault.times and fault.times - 1
-                    self._faults[index:index + 1] = [] if left == 0 else [replace(fault, times=left)]
+                    faults[index:index + 1] = [] if left == 0 else [replace(fault, times=left)]
                     return fault
         return None
-
-    # Journal
-
-    def record(self, visit: Visit) -> None:
-        """Add an entry; beyond 500 the oldest goes."""
-        with self._lock:
-            self._journal.append(visit)
-
-    def journal(self) -> list[Visit]:
-        """The entries in the order in which the requests came."""
-        with self._lock:
-            return sorted(self._journal)
-
-    def clear_journal(self) -> None:
-        """Forget all entries."""
-        with self._lock:
-            self._journal.clear()
 
 
 class Sessions:
@@ -798,6 +760,16 @@ class Cache:
             while self._size > self._most:
                 self._size -= self._values.popitem(last=False)[1][1]
 
+    def put_again(self, key: Hashable, value: Any, size: int) -> None:
+        """Keep a value from its second time on.
+
+        For long ones: few are asked for twice before they change, and to keep each would make
+        all of them a fifth slower, as new memory is cold.
+        """
+        with self._lock:
+            seen = key in self._values
+        self.put(key, *((value, size) if seen else (None, 200)))
+
 
 # Seeds
 
@@ -857,9 +829,12 @@ def demo() -> dict[str, Any]:
 
 def generate(table: Table, size: int) -> None:
     """Fill a table with items, the same each time."""
+    gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
     for first in range(1, size + 1, 100):
         created_at = timestamp(START + timedelta(minutes=first // 100))  # one text for a hundred rows
         for number in range(first, min(first + 100, size + 1)):
             name = f"{COLOURS[number % len(COLOURS)]} {THINGS[number % len(THINGS)]} {number}"
             table.put(Item(id=str(number), created_at=created_at, name=name,
                            status=STATUSES[number * 7 % 11 % 3], quantity=number * 37 % 251))
+    gc.enable()
+    gc.freeze()  # nor does it later: no collection has to look at these rows again
