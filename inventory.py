@@ -737,12 +737,15 @@ class Settings:
     def load(cls, given: Mapping[str, object]) -> "Settings":
         """What is given, else what the environment says, else the default. Raises InvalidError."""
         rules = {each.name: each.metadata for each in fields(cls)}
-        texts = {name: os.environ.get(name.upper(), "") for name in rules} | given
-        values = {name: data.read(rules[name], str(text)) for name, text in texts.items() if text != ""}
-        for name, value in values.items():
-            if not data.fits(rules[name], value):
-                wanted = rules[name]["description"]
-                raise InvalidError({name.upper(): f"{name.upper()} must be {wanted}, not {value!r}"})
+        if unknown := given.keys() - rules.keys():
+            raise TypeError(f"there is no setting {', '.join(unknown)}")
+        values: dict[str, Any] = {}
+        for name, rule in rules.items():
+            text = os.environ.get(name.upper(), "") if given.get(name) is None else str(given[name])
+            if text:
+                values[name] = data.read(rule, text)
+                if not data.fits(rule, values[name]):
+                    raise InvalidError({name.upper(): f"{name.upper()} must be {rule['description']}, not {text!r}"})
         return cls(**values)
 
     def delays(self) -> tuple[int, int]:

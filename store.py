@@ -135,7 +135,7 @@ def timestamp(moment: datetime | None = None) -> str:
 def is_timestamp(value: str) -> bool:
     """Whether it is a moment, in exactly the form that `timestamp` writes."""
     try:
-        return timestamp(datetime.fromisoformat(value)) == value
+        return value.endswith("Z") and timestamp(datetime.fromisoformat(value)) == value
     except ValueError:
         return False
 
