@@ -138,8 +138,10 @@ def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int])
 def session_name(environ: Mapping[str, Any]) -> str | None:
     """The session that a request names in a header or a cookie. Raises InvalidError."""
     place, name = "X-Mock-Session", environ.get("HTTP_X_MOCK_SESSION")
-    if name is None and "mock_session" in environ.get("HTTP_COOKIE", ""):
-        place, name = "mock_session", request.cookies.get("mock_session")
+    cookie = "mock_session" in environ.get("HTTP_COOKIE", "") and re.search(
+        r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])  # Werkzeug drops one that is not well formed
+    if name is None and cookie:
+        place, name = "mock_session", cookie[1]
     if name is not None:
         data.require(data.TOKEN, name, place)
     return name
@@ -159,7 +161,8 @@ def delay_or_fail(store: Store, visit: Visit, delay: int) -> Response | None:
 
 
 WISHES = {"type": "object", "properties": {
-    "_delay": data.integer(0, 30_000).metadata, "_status": data.integer(400, 599).metadata}}
+    "_delay": {"type": "integer", "minimum": 0, "maximum": 30_000},
+    "_status": {"type": "integer", "minimum": 400, "maximum": 599}}}
 
 
 def wishes(query: str) -> dict[str, Any]:
@@ -604,8 +607,8 @@ def ref(schema: str) -> dict[str, str]:
 def worded(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema of what is sent, its defaults told in words: generated types would make such fields mandatory."""
     return {**schema, "properties": {
-        name: {**rule, "description": f"{rule['description']}; {json.dumps(rule['x-default'])} if left out"}
-        if "x-default" in rule else rule for name, rule in schema["properties"].items()}}
+        name: {**rule, "description": f"left out: {json.dumps(rule['x-default'])}"} if "x-default" in rule else rule
+        for name, rule in schema["properties"].items()}}
 
 
 def operation(resource: Resource | None, verb: str, method: str, summary: str) -> dict[str, Any]:
@@ -712,8 +715,8 @@ setInterval(() => refresh().catch(() => {}), 1000)
 class Settings:
     """What the environment may say, in upper case: `PORT` is `port`."""
 
-    host: str = data.text(1, 255, "127.0.0.1")
-    port: int = data.integer(0, 65535, 5000)
+    host: str = data.rule("127.0.0.1", type="string")
+    port: int = data.rule(5000, type="integer", minimum=0, maximum=65535)
     seed: str = data.rule("", type="string", pattern=r"^(demo|[0-9]{1,8}|.+\.json)$",
                           description="demo, a number of items, or the path of a .json file")
     delay: str = data.rule("0", type="string", pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?$",
@@ -726,7 +729,7 @@ class Settings:
                                 description="a path such as /api")
     api_version: str = data.rule("v1", type="string", pattern=r"^[A-Za-z0-9._~-]+$",
                                  description="a part of a path such as v1")
-    flask_debug: str = data.choice(["0", "1", "false", "true"], "0")
+    flask_debug: str = data.rule("0", type="string", enum=["0", "1", "false", "true"])
 
     @property
     def api(self) -> str:
@@ -745,7 +748,7 @@ class Settings:
             if text:
                 values[name] = data.read(rule, text)
                 if not data.fits(rule, values[name]):
-                    raise InvalidError({name.upper(): f"{name.upper()} must be {rule['description']}, not {text!r}"})
+                    raise InvalidError({name.upper(): f"{name.upper()} must be {data.allowed(rule)}, not {text!r}"})
         return cls(**values)
 
     def delays(self) -> tuple[int, int]:

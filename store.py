@@ -23,8 +23,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-Schema = Mapping[str, Any]  # a JSON Schema, draft 2020-12; its own keywords begin with x-
-
 # Errors
 
 
@@ -83,48 +81,40 @@ def parse(raw: bytes) -> Any:
         raise MalformedError("Bad request", {"body": f"Body is not JSON: {error}"}) from None
 
 
-# Rules: a field's metadata is its JSON Schema, and `description` is also what a refusal says
+# Rules: a field's metadata is its JSON Schema; keywords of our own begin with x-
 
-TEXT: Schema = {"type": "string", "description": "a string"}
+Schema = Mapping[str, Any]
+
 MAX_INTEGER = 2**53 - 1  # the largest that JavaScript holds exactly
 SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.isspace
 NOT_BLANK = rf"^[\s\S]*[^{SPACES}][\s\S]*$"
 TOKEN = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$",
          "description": "1 to 64 of the characters A-Z a-z 0-9 . _ -"}
+TIME = {"type": "string", "format": "date-time", "description": "a UTC time such as 2026-01-01T09:30:00.000Z"}
+TEXT: Schema = {"type": "string"}
+OBJECT: Schema = {"type": "object", "additionalProperties": False}
+NAMES = {"string": "a string", "integer": "an integer", "boolean": "true or false", "object": "an object",
+         "array": "an array"}
+BOUNDS = {"string": " of {} characters", "integer": " from {}", "array": " of {} elements"}
 
 
 def rule(default: Any = MISSING, **schema: Any) -> Any:
     """A dataclass field with its JSON Schema; without a default it is required."""
-    return field(default=default, metadata=schema if default in (MISSING, None) else schema | {"x-default": default})
+    return field(default=default, metadata=schema | ({} if default is MISSING else {"x-default": default}))
 
 
-def text(shortest: int, longest: int, default: Any = MISSING, **more: Any) -> Any:
-    """A string field, its length in code points; one that may not be empty may not be blank either."""
-    schema = {"type": "string", "maxLength": longest,
-              "description": f"a string of at most {longest} characters"}
-    if shortest:
-        schema |= {"minLength": shortest, "pattern": NOT_BLANK,
-                   "description": f"a string of {shortest} to {longest} characters, not all blank"}
-    return rule(default, **schema, **more)
-
-
-def integer(least: int, most: int, default: Any = MISSING) -> Any:
-    """An integer field from `least` to `most`."""
-    return rule(default, type="integer", minimum=least, maximum=most,
-                description=f"an integer from {least} to {most}")
-
-
-def choice(options: Iterable[str], default: Any = MISSING) -> Any:
-    """A string field that takes one of the options."""
-    allowed = [str(option) for option in options]
-    return rule(default, type="string", enum=allowed, description="one of " + ", ".join(allowed))
-
-
-def nullable(field: Any) -> Any:
-    """The same field, which null fits too."""
-    schema = field.metadata
-    return rule(field.default, **{**schema, "type": [schema["type"], "null"],
-                                  "description": schema["description"] + ", or null"})
+def allowed(schema: Schema) -> str:
+    """What a schema allows, in words."""
+    if "description" in schema:
+        return str(schema["description"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    kind, *null = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    least, most = (next((schema[word] for word in words if word in schema), None)
+                   for words in (("minimum", "minLength"), ("maximum", "maxLength", "maxItems")))
+    bounds = "" if most is None else BOUNDS[kind].format(f"at most {most}" if least is None else f"{least} to {most}")
+    blank = ", not all blank" if schema.get("pattern") == NOT_BLANK else ""
+    return NAMES[kind] + bounds + blank + ", or null" * len(null)
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -140,8 +130,6 @@ def is_timestamp(value: str) -> bool:
         return False
 
 
-TIME: Schema = {"type": "string", "format": "date-time",
-                "description": "a UTC time such as 2026-01-01T09:30:00.000Z"}
 TYPES: dict[str, set[type]] = {"string": {str}, "integer": {int}, "boolean": {bool}, "null": {type(None)},
          "object": {dict}, "array": {list, tuple}}  # exact: True is an int to Python, not to JSON
 KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
@@ -188,7 +176,7 @@ def label(place: str) -> str:
 def check(schema: Schema, value: Any, place: str = "") -> Iterator[Finding]:
     """Find what breaks the schema, and what has still to be settled, in the schema's order."""
     if not fits(schema, value):
-        yield place, f"{label(place)} must be {schema['description']}"
+        yield place, f"{label(place)} must be {allowed(schema)}"
     elif "x-references" in schema:
         yield place, Reference(schema["x-references"], value)
     elif isinstance(value, dict):
@@ -253,8 +241,7 @@ def read(schema: Schema, text: str) -> int | str:
 
 def schema_of(model: type, **more: Any) -> dict[str, Any]:
     """The JSON Schema of a dataclass: every field, and nothing else."""
-    return {"type": "object", "description": "an object", "additionalProperties": False,
-            "properties": {field.name: dict(field.metadata) for field in fields(model)},
+    return {**OBJECT, "properties": {field.name: dict(field.metadata) for field in fields(model)},
             "required": [field.name for field in fields(model) if field.default is MISSING]} | more
 
 
@@ -277,32 +264,31 @@ class Record:
                               "description": TOKEN["description"] + ", but not . or .."},
                    readOnly=True, **{"x-unique": True, "x-natural": True})
     created_at: str = rule(**TIME, readOnly=True)
-    updated_at: str | None = nullable(rule(None, **TIME, readOnly=True))
+    updated_at: str | None = rule(None, **TIME | {"type": ["string", "null"]}, readOnly=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item(Record):
     """Something in stock."""
 
-    name: str = text(1, 255)
-    description: str = text(0, 10_000, "")
-    status: ItemStatus = choice(ItemStatus, ItemStatus.PENDING)
-    quantity: int = integer(0, MAX_INTEGER, 0)
+    name: str = rule(type="string", minLength=1, maxLength=255, pattern=NOT_BLANK)
+    description: str = rule("", type="string", maxLength=10_000)
+    status: ItemStatus = rule(ItemStatus.PENDING, type="string", enum=list(ItemStatus))
+    quantity: int = rule(0, type="integer", minimum=0, maximum=MAX_INTEGER)
 
 
-LINE: Schema = {"type": "object", "description": "an object", "properties": {
-    "item_id": {"type": "string", "description": "a string", "x-references": "items"},
-    "quantity": dict(integer(1, MAX_INTEGER).metadata)}}
+LINE = {"type": "object", "properties": {
+    "item_id": {"type": "string", "x-references": "items"},
+    "quantity": {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Record):
-    """What somebody ordered; each line may name an item and say how many."""
+    """What somebody ordered; a line may name an item and say how many, and hold anything else."""
 
-    internal_number: str = text(1, 50, **{"x-unique": True})
-    status: str = text(1, 50, "pending")
-    items: tuple[dict[str, Any], ...] = rule(
-        (), type="array", items=LINE, maxItems=1000, description="an array of at most 1000 objects")
+    internal_number: str = rule(type="string", minLength=1, maxLength=50, pattern=NOT_BLANK, **{"x-unique": True})
+    status: str = rule("pending", type="string", minLength=1, maxLength=50, pattern=NOT_BLANK)
+    items: tuple[dict[str, Any], ...] = rule((), type="array", items=LINE, maxItems=1000)
 
 
 ENCODERS: dict[type, Callable[[Any], str]] = {
@@ -364,28 +350,26 @@ def query_schema(resource: Resource) -> dict[str, Any]:
     """The schema of a list's query, a value each."""
     names = sorted({name for name, _ in resource.filters.values()})
     one = f"-?({'|'.join(names)})"
-    return {"type": "object", "additionalProperties": False, "properties": {
+    return {**OBJECT, "properties": {
         **{name: asked(resource.rules[field], suffix) for name, (field, suffix) in resource.filters.items()},
         "q": TEXT,
         "sort": {"type": "string", "pattern": f"^{one}(,{one})*$",
                  "description": f"a comma-separated list of {', '.join(names)}, with - before one to descend"},
         "page": {"type": "integer", "minimum": 1, "description": "an integer of at least 1"},
-        "per_page": dict(integer(1, 1000).metadata)}}
+        "per_page": {"type": "integer", "minimum": 1, "maximum": 1000}}}
 
 
 def asked(rule: Schema, suffix: str) -> Schema:
     """What a filter takes: a value of the field's type, in or out of its bounds; any text to look for."""
     if rule["type"] == "integer":
-        return {"type": "integer", "description": "an integer"}
-    if "enum" in rule and suffix != "_like":
-        return {word: rule[word] for word in ("type", "enum", "description")}
-    return TEXT
+        return {"type": "integer"}
+    return {"type": "string", "enum": rule["enum"]} if "enum" in rule and suffix != "_like" else TEXT
 
 
 RESOURCES = {each.name: each for each in (Resource("items", Item), Resource("orders", Order))}
 
-STATE: Schema = {"type": "object", "additionalProperties": False, "properties": {
-    each.name: {"type": "array", "items": each.state, "description": "an array"} for each in RESOURCES.values()}}
+STATE: Schema = {**OBJECT, "properties": {
+    each.name: {"type": "array", "items": each.state} for each in RESOURCES.values()}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,13 +445,13 @@ def sort_key(resource: Resource, field: str) -> Callable[[Row], Any]:
 class Fault:
     """What happens to the next `times` requests that fit (None: to all): after `delay` ms they get `status`."""
 
-    method: str = choice(["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"], "*")
+    method: str = rule("*", type="string", enum=["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
     path: str = rule(type="string", pattern=r"^[/*?\[][\s\S]{0,999}$",
                      description="a pattern such as /items/* or *, of at most 1000 characters")
-    status: int | None = nullable(integer(400, 599, 503))
-    delay: int = integer(0, 30_000, 0)
-    times: int | None = nullable(integer(1, MAX_INTEGER, 1))
-    after: bool = rule(False, type="boolean", description="true or false")
+    status: int | None = rule(503, type=["integer", "null"], minimum=400, maximum=599)
+    delay: int = rule(0, type="integer", minimum=0, maximum=30_000)
+    times: int | None = rule(1, type=["integer", "null"], minimum=1, maximum=MAX_INTEGER)
+    after: bool = rule(False, type="boolean")
 
 
 FAULT = schema_of(Fault)

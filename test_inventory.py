@@ -260,9 +260,9 @@ LINE = "an integer from 1 to 9007199254740991"
     ("/orders", {"internal_number": "x" * 51, "status": " "}, {
         "internal_number": "Internal number must be a string of 1 to 50 characters, not all blank",
         "status": "Status must be a string of 1 to 50 characters, not all blank"}),
-    ("/orders", {"internal_number": "x", "items": {}}, {"items": "Items must be an array of at most 1000 objects"}),
+    ("/orders", {"internal_number": "x", "items": {}}, {"items": "Items must be an array of at most 1000 elements"}),
     ("/orders", {"internal_number": "x", "items": [{}] * 1001},
-     {"items": "Items must be an array of at most 1000 objects"}),
+     {"items": "Items must be an array of at most 1000 elements"}),
     ("/orders", {"internal_number": "", "items": [{"item_id": "99"}, 5, {"item_id": 1, "quantity": 0}]}, {
         "internal_number": "Internal number must be a string of 1 to 50 characters, not all blank",
         "items[0].item_id": "Item id must be the id of one of the items",
