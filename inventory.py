@@ -8,7 +8,7 @@ the locks are in store.py.
 
 import sys
 
-if sys.version_info[:2] < (3, 11):  # stands before the imports, which an older Python does not get past
+if sys.hexversion < 0x030B0000:  # 3.11; stands before the imports, which an older Python does not get past
     sys.exit(f"inventory: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 import json
@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -51,19 +51,37 @@ from werkzeug.serving import (
     run_simple,
 )
 
-import store as data
 from store import (
     RESOURCES,
+    SINGLE,
+    TEXT,
+    TIME,
+    TOKEN,
     Cache,
+    ConflictError,
     Fault,
     InvalidError,
+    MalformedError,
+    NotFoundError,
     Resource,
     Row,
     Sessions,
+    StaleError,
     Store,
     StoreError,
     Table,
     Visit,
+    allowed,
+    check,
+    fault_of,
+    fits,
+    parse,
+    problems,
+    read,
+    require,
+    seed,
+    select,
+    timestamp,
 )
 
 VERSION = "1.0.0"
@@ -138,12 +156,11 @@ def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int])
 def session_name(environ: Mapping[str, Any]) -> str | None:
     """The session that a request names in a header or a cookie. Raises InvalidError."""
     place, name = "X-Mock-Session", environ.get("HTTP_X_MOCK_SESSION")
-    cookie = "mock_session" in environ.get("HTTP_COOKIE", "") and re.search(
-        r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])  # Werkzeug drops one that is not well formed
-    if name is None and cookie:
-        place, name = "mock_session", cookie[1]
+    if name is None and "mock_session" in environ.get("HTTP_COOKIE", ""):
+        cookie = re.search(r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])  # Werkzeug drops an ill-formed one
+        place, name = "mock_session", cookie and cookie[1]
     if name is not None:
-        data.require(data.TOKEN, name, place)
+        require(TOKEN, name, place)
     return name
 
 
@@ -160,7 +177,7 @@ def delay_or_fail(store: Store, visit: Visit, delay: int) -> Response | None:
     return injected(visit.fault) if visit.fault and visit.fault.status and not visit.fault.after else None
 
 
-WISHES = {"type": "object", "properties": {
+WISHES: dict[str, Any] = {"type": "object", "properties": {
     "_delay": {"type": "integer", "minimum": 0, "maximum": 30_000},
     "_status": {"type": "integer", "minimum": 400, "maximum": 599}}}
 
@@ -170,8 +187,8 @@ def wishes(query: str) -> dict[str, Any]:
     if "_delay" not in query and "_status" not in query:
         return {}
     texts, rules = arguments(query), WISHES["properties"]
-    values = {name: data.read(rules[name], texts[name][-1]) for name in rules if name in texts}
-    found = data.problems(data.check(WISHES, values), {})
+    values = {name: read(rules[name], texts[name][-1]) for name in rules if name in texts}
+    found = problems(check(WISHES, values), {})
     if found and not request.routing_exception:
         raise InvalidError(found)
     return {} if found else values
@@ -204,25 +221,25 @@ def resource_routes(resource: Resource, path: str, cache: Cache) -> Blueprint:
     def create() -> Response:
         """Create a row."""
         row = g.store.create(name, sent_object())
-        return answer(line(row), 201, tagged(row), ("Location", f"{path}/{row.record.id}"))
+        return answer(row.json, 201, etag(row.tag), ("Location", f"{path}/{row.record.id}"))
 
     @routes.get("/<id>")
     def show(id: str) -> Response:
         """Read one row."""
         row = g.store.get(name, id)
-        return conditional(line(row), tagged(row))
+        return conditional(row.json, etag(row.tag))
 
     @routes.route("/<id>", methods=["PUT", "PATCH"])
     def update(id: str) -> Response:
         """Merge the given fields into a row."""
         row = g.store.update(name, id, sent_object(), if_match())
-        return answer(line(row), 200, tagged(row))
+        return answer(row.json, 200, etag(row.tag))
 
     @routes.delete("/<id>")
     def delete(id: str) -> Response:
         """Remove a row."""
         g.store.delete(name, id, if_match())
-        return nothing(204)
+        return answer(None, 204)
 
     return routes
 
@@ -241,9 +258,9 @@ def sent_object(most: int = MIB) -> dict[str, Any]:
     body = sent_bytes(most)
     if not request.is_json:
         raise UnsupportedMediaType
-    value = data.parse(body)
+    value = parse(body)
     if not isinstance(value, dict):
-        raise data.MalformedError("Bad request", {"body": "Body must be a JSON object"})
+        raise MalformedError("Bad request", {"body": "Body must be a JSON object"})
     return value
 
 
@@ -256,6 +273,7 @@ def if_match() -> ETags | None:
 # Answers
 
 Header = tuple[str, str]
+JSON: Header = ("Content-Type", "application/json")
 NO_STORE: Header = ("Cache-Control", "no-store")  # what a page asks for is what the server sees
 
 
@@ -269,22 +287,9 @@ class Answer(Response):
         return self.headers
 
 
-def answer(body: bytes, status: int = 200, *headers: Header) -> Response:
-    """A response with a JSON body."""
-    return Answer(body, status, [("Content-Type", "application/json"), NO_STORE, *headers])
-
-
-def nothing(status: int, *headers: Header) -> Response:
-    """A response without a body."""
-    return Answer(None, status, [NO_STORE, *headers])
-
-
-def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
-    """The answer to a read: 304 if the client names this version's tag (RFC 9110 §13.1.2)."""
-    known = request.environ.get("HTTP_IF_NONE_MATCH")
-    if known and (known == tag[1] or parse_etags(known).contains_weak(tag[1][1:-1])):  # == saves 4 %
-        return nothing(304, tag, *headers)
-    return answer(body, 200, tag, *headers)
+def answer(body: bytes | None, status: int = 200, *headers: Header) -> Response:
+    """A response with a JSON body, or without any."""
+    return Answer(body, status, [*([JSON] if body else []), NO_STORE, *headers])
 
 
 def answer_json(value: Any, status: int = 200) -> Response:
@@ -292,22 +297,25 @@ def answer_json(value: Any, status: int = 200) -> Response:
     return answer(json.dumps(value).encode() + b"\n", status)
 
 
-def line(row: Row) -> bytes:
-    """A row's JSON on a line of its own."""
-    return row.json + b"\n"
+def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
+    """The answer to a read: 304 if the client names this version's tag (RFC 9110 §13.1.2)."""
+    known = request.environ.get("HTTP_IF_NONE_MATCH")
+    if known and parse_etags(known).contains_weak(tag[1].strip('"')):
+        return answer(None, 304, tag, *headers)
+    return answer(body, 200, tag, *headers)
 
 
-def tagged(row: Row) -> Header:
-    """A row's ETag."""
-    return "ETag", f'"{row.tag}"'
+def etag(tag: str) -> Header:
+    """The header that tells a version."""
+    return "ETag", f'"{tag}"'
 
 
-def array(rows: list[Row], end: bytes = b"") -> bytes:
-    """A JSON array, a row a line; in one join, as each copy of a long one shows."""
+def array(rows: list[Row]) -> bytes:
+    """A JSON array with a row a line, in one join: each copy of a long one shows."""
     texts = [row.json for row in rows] or [b""]
     texts[0] = b"[" + texts[0]
-    texts[-1] += b"]" + end
-    return b",\n ".join(texts)
+    texts[-1] += b"]\n"
+    return b",".join(texts)
 
 
 # Lists
@@ -318,29 +326,22 @@ PAGING = ("page", "per_page")
 def listing(resource: Resource, path: str, query: str, cache: Cache) -> tuple[Any, ...]:
     """The body and the headers of a list. Raises InvalidError.
 
-    A version is that of one content only: together with the query it is a key that is never stale.
+    A version is that of one content only: with the query it makes a key that is never stale.
     """
     store: Store = g.store
     made: tuple[Any, ...] | None = cache.get((store.version(resource.name), query))
     if made is None:
         wanted = read_query(resource, arguments(query)) if query else {}
         version, rows = store.rows(resource.name)
-        if wanted.keys() - PAGING:
-            rows = selected(resource, version, rows, wanted, cache)
-        body, links = page_of(rows, wanted, path, query) if wanted.keys() & PAGING else (array(rows, b"\n"), [])
-        made = body, ("ETag", f'"{version:x}"'), ("X-Total-Count", str(len(rows))), *links
+        chosen = {name: value for name, value in wanted.items() if name not in PAGING}
+        if chosen:  # all the pages of a query come from one list
+            key = version, repr(chosen)
+            rows = cache.get(key) or select(resource, rows, chosen)
+            cache.put(key, rows, 512 * len(rows))
+        body, links = page_of(rows, wanted, path, query) if wanted.keys() & PAGING else (array(rows), [])
+        made = body, etag(f"{version:x}"), ("X-Total-Count", str(len(rows))), *links
         cache.put_again((version, query), made, len(body) + len(query))
     return made
-
-
-def selected(resource: Resource, version: int, rows: list[Row], wanted: Mapping[str, Any], cache: Cache) -> list[Row]:
-    """The rows that a query asks for; they are kept, as its other pages come from them too."""
-    key = version, repr({name: value for name, value in wanted.items() if name not in PAGING})
-    found: list[Row] | None = cache.get(key)
-    if found is None:
-        found = data.select(resource, rows, wanted)
-        cache.put(key, found, 512 * len(found))
-    return found
 
 
 def page_of(rows: list[Row], wanted: Mapping[str, Any], path: str, query: str) -> tuple[bytes, list[Header]]:
@@ -369,18 +370,18 @@ def arguments(query: str) -> dict[str, list[str]]:
 def read_query(resource: Resource, texts: Mapping[str, list[str]]) -> dict[str, Any]:
     """A list's parameters, each read by its type: a list of all values, or the last one. Raises InvalidError."""
     rules = resource.query["properties"]
-    values = {name: [data.read(rules.get(name, data.TEXT), text) for text in given]
+    values = {name: [read(rules.get(name, TEXT), text) for text in given]
               for name, given in texts.items() if not name.startswith("_")}
-    data.require(resource.query, {  # of several values one that does not fit stands for all
-        name: next((value for value in given if not data.fits(rules.get(name, {}), value)), given[-1])
+    require(resource.query, {  # of several values one that does not fit stands for all
+        name: next((value for value in given if not fits(rules.get(name, {}), value)), given[-1])
         for name, given in values.items()})
-    return {name: given[-1] if name in data.SINGLE else given for name, given in values.items()}
+    return {name: given[-1] if name in SINGLE else given for name, given in values.items()}
 
 
 # Errors
 
-CODES = {InvalidError: 400, data.MalformedError: 400, data.NotFoundError: 404, data.ConflictError: 409,
-         data.StaleError: 412}
+CODES = {InvalidError: 400, MalformedError: 400, NotFoundError: 404, ConflictError: 409,
+         StaleError: 412}
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
 
 
@@ -398,11 +399,10 @@ def add_error_handlers(app: Flask) -> None:
 
     @app.errorhandler(HTTPException)
     def failed(error: HTTPException) -> Response:
-        response = error.get_response()  # keeps headers, such as the Allow of a 405
-        code = response.status_code
-        plain = refusal(code, SENTENCES.get(code) or sentence(code))
-        response.data, response.content_type = plain.data, plain.content_type
-        response.headers.add(*NO_STORE)
+        headers = error.get_response().headers  # such as the Allow of a 405
+        code = error.code or 500
+        response = refusal(code, SENTENCES.get(code) or sentence(code))
+        response.headers.extend((name, value) for name, value in headers if not name.startswith("Content-"))
         return response
 
 
@@ -437,21 +437,21 @@ mock = Blueprint("mock", __name__)
 def show_state() -> Response:
     """Read all rows of the session."""
     parts = [b'"%b": %b' % (name.encode(), array(rows)) for name, rows in g.store.state().items()]
-    return answer(b"{" + b",\n ".join(parts) + b"}\n")
+    return answer(b"{" + b",".join(parts) + b"}\n")
 
 
 @mock.put("/state")
 def replace_state() -> Response:
     """Replace all rows of the session."""
     g.store.load(sent_object(64 * MIB))
-    return nothing(204)
+    return answer(None, 204)
 
 
 @mock.delete("/state")
 def reset_state() -> Response:
     """Reset the session: rows, ids, clock, faults, journal."""
     current_app.extensions["sessions"].reset(session_name(request.environ))
-    return nothing(204)
+    return answer(None, 204)
 
 
 @mock.get("/clock")
@@ -464,7 +464,7 @@ def show_clock() -> Response:
 def freeze_clock() -> Response:
     """Freeze the session's clock at a time."""
     body = sent_object()
-    data.require(CLOCK, body)
+    require(CLOCK, body)
     g.store.frozen = body["now"]
     return answer_json({"now": body["now"], "frozen": True})
 
@@ -473,7 +473,7 @@ def freeze_clock() -> Response:
 def release_clock() -> Response:
     """Let the session's clock run."""
     g.store.frozen = None
-    return nothing(204)
+    return answer(None, 204)
 
 
 @mock.get("/faults")
@@ -485,7 +485,7 @@ def list_faults() -> Response:
 @mock.post("/faults")
 def add_fault() -> Response:
     """Make requests to come fail or wait."""
-    fault = data.fault_of(sent_object())
+    fault = fault_of(sent_object())
     g.store.faults.append(fault)
     return answer_json(asdict(fault), 201)
 
@@ -494,36 +494,36 @@ def add_fault() -> Response:
 def clear_faults() -> Response:
     """Clear the faults."""
     g.store.faults = []
-    return nothing(204)
+    return answer(None, 204)
 
 
 @mock.get("/requests")
 def list_requests() -> Response:
     """List the last 500 requests of the session, oldest first."""
-    return answer(b"[" + b",\n ".join(map(entry, finished(g.store))) + b"]\n")
+    return answer(b"[" + b",".join(map(entry, finished(g.store))) + b"]\n")
 
 
 @mock.delete("/requests")
 def clear_requests() -> Response:
     """Forget the requests of the session."""
     g.store.journal.clear()
-    return nothing(204)
+    return answer(None, 204)
 
 
-CLOCK = {"type": "object", "additionalProperties": False, "required": ["now"], "properties": {"now": data.TIME}}
+CLOCK = {"type": "object", "additionalProperties": False, "required": ["now"], "properties": {"now": TIME}}
 
 
 def entry(visit: Visit) -> bytes:
     """A journal entry's JSON; the body stands in it as it was sent, if it is JSON at all."""
-    at = visit.at if isinstance(visit.at, str) else data.timestamp(datetime.fromtimestamp(visit.at, UTC))
+    at = visit.at if isinstance(visit.at, str) else timestamp(datetime.fromtimestamp(visit.at, UTC))
     body = visit.body or b"null"
     try:
-        data.parse(body)
+        parse(body)
     except StoreError:
         body = b"null"
     told = {"at": at, "method": visit.method, "path": visit.path, "query": visit.query, "status": visit.status,
             "duration_ms": round(visit.duration_ms, 1)}
-    return json.dumps(told)[:-1].encode() + b', "body": ' + body + b"}"
+    return json.dumps(told)[:-1].encode() + b', "body": ' + body + b"}\n"
 
 
 def finished(store: Store) -> list[Visit]:
@@ -553,7 +553,7 @@ def document_routes(api: str) -> Blueprint:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "api": api, "routes": routes_of(current_app),
                  "counts": {name: len(rows) for name, rows in g.store.state().items()},
-                 "requests": [json.loads(entry(visit)) for visit in reversed(finished(g.store))]}
+                 "requests": [json.loads(entry(visit)) for visit in finished(g.store)[:-101:-1]]}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer_json(shown)
         return render_template_string(PAGE, **shown)
@@ -579,7 +579,7 @@ def document(app: Flask, api: str) -> dict[str, Any]:
                 RESOURCES.get(name), verb, method, route["summary"]) for method in route["methods"]})
     schemas = {"Error": ERROR, "Health": HEALTH}
     for each in RESOURCES.values():
-        schemas |= {each.title: each.row, f"New{each.title}": worded(each.new), f"{each.title}Change": worded(each.change),
+        schemas |= {each.title: each.row, f"New{each.title}": worded(each, each.new), f"{each.title}Change": each.change,
                     f"{each.title}List": {"type": "array", "items": ref(each.title)},
                     f"{each.title}Page": fixed(data={"type": "array", "items": ref(each.title)},
                                                total=COUNT, page=COUNT, per_page=COUNT)}
@@ -596,7 +596,7 @@ def fixed(**properties: Any) -> dict[str, Any]:
 
 
 HEALTH = fixed(status={"enum": ["healthy"]}, version={"type": "string"})
-ERROR = fixed(error=data.TEXT, details={"type": "object"}) | {"required": ["error"]}
+ERROR = fixed(error=TEXT, details={"type": "object"}) | {"required": ["error"]}
 
 
 def ref(schema: str) -> dict[str, str]:
@@ -604,25 +604,25 @@ def ref(schema: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{schema}"}
 
 
-def worded(schema: Mapping[str, Any]) -> dict[str, Any]:
+def worded(resource: Resource, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema of what is sent, its defaults told in words: generated types would make such fields mandatory."""
     return {**schema, "properties": {
-        name: {**rule, "description": f"left out: {json.dumps(rule['x-default'])}"} if "x-default" in rule else rule
-        for name, rule in schema["properties"].items()}}
+        name: {**rule, "description": f"left out: {json.dumps(resource.defaults[name])}"}
+        if name in resource.defaults else rule for name, rule in schema["properties"].items()}}
 
 
 def operation(resource: Resource | None, verb: str, method: str, summary: str) -> dict[str, Any]:
     """A route under one method. Whether it names a row, sends and writes decides what can happen to it."""
     title = resource.title if resource else "Health"
     by_id, sends, writes = verb in ("show", "update", "delete"), method in ("POST", "PUT", "PATCH"), method != "GET"
-    parameters = [parameter("header", "X-Mock-Session", data.TOKEN)]
+    parameters = [parameter("header", "X-Mock-Session", TOKEN)]
     codes = [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends
     if by_id:
-        parameters.append(parameter("path", "id", data.TEXT))
+        parameters.append(parameter("path", "id", TEXT))
     if by_id and writes:
-        parameters.append(parameter("header", "If-Match", data.TEXT))
+        parameters.append(parameter("header", "If-Match", TEXT))
     if resource and not writes:
-        parameters.append(parameter("header", "If-None-Match", data.TEXT))
+        parameters.append(parameter("header", "If-None-Match", TEXT))
         codes.append(304)
     if resource and verb == "index":
         parameters += [parameter("query", name, rule) for name, rule in resource.query["properties"].items()]
@@ -652,7 +652,7 @@ def content(schema: dict[str, Any]) -> dict[str, Any]:
 
 def parameter(place: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A parameter; in a query one that may be given more than once is an array."""
-    repeated = place == "query" and name not in data.SINGLE
+    repeated = place == "query" and name not in SINGLE
     return {"in": place, "name": name, "required": place == "path",
             "schema": {"type": "array", "items": schema} if repeated else schema}
 
@@ -668,16 +668,17 @@ PAGE = """<!doctype html>
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem }
   h1 { margin: 0 } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem } p { margin: .3rem 0 }
   table { width: 100%; border-collapse: collapse } td { padding: .3rem .6rem .3rem 0; border-top: 1px solid var(--line); vertical-align: top }
-  code, #requests { font-family: ui-monospace, monospace; font-size: .9rem; overflow-wrap: anywhere }
+  code, #requests { font-family: ui-monospace, monospace; font-size: .9rem } code, .path { overflow-wrap: anywhere }
+  #requests td:not(.path) { white-space: nowrap; width: 0 } .scroll { max-height: 22rem; overflow: auto }
   b { color: var(--green) } .bad { color: #d1495b } .count { display: inline-block; margin-right: 2rem; font-size: 1.1rem }
   .count span { font-size: 2rem; font-weight: 700 }
-  @media (max-width: 40rem) { #routes td { display: block; border: 0; padding: 0 } #routes tr { display: block; padding: .4rem 0; border-top: 1px solid var(--line) } }
+  @media (max-width: 40rem) { #requests td:first-child:not(.path) { display: none } #routes td { display: block; border: 0; padding: 0 } #routes tr { display: block; padding: .4rem 0; border-top: 1px solid var(--line) } }
 </style>
 <h1>{{ name }}</h1>
 <p>A mock backend of items and orders, kept in memory, for those who build user interfaces. It listens under <code>{{ api }}</code>.</p>
 <p id="counts">{% for resource, size in counts.items() %}<span class="count"><span id="{{ resource }}">{{ size }}</span> {{ resource }}</span>{% endfor %}</p>
 <h2>Requests of this session</h2>
-<table id="requests"><tr><td>None yet: they show up here as they come.</table>
+<div class="scroll"><table id="requests"><tr><td class="path">None yet: they show up here as they come.</table></div>
 <h2>Routes</h2>
 <table id="routes">{% for route in routes %}
 <tr><td><b>{{ route.methods | join(", ") }}</b>
@@ -695,6 +696,7 @@ async function refresh() {
       const row = document.createElement("tr")
       const cells = [at.slice(11, 19), method, path + (query && "?" + query), status, duration_ms + " ms"]
       for (const text of cells) row.insertCell().textContent = text
+      row.cells[2].className = "path"
       row.classList.toggle("bad", status >= 400)
       return row
     })
@@ -711,25 +713,29 @@ setInterval(() => refresh().catch(() => {}), 1000)
 # Settings and running
 
 
+ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the environment may say, in upper case: `PORT` is `port`."""
+    """What the environment may say, in upper case: `port` is `PORT`. Times are in milliseconds."""
 
-    host: str = data.rule("127.0.0.1", type="string")
-    port: int = data.rule(5000, type="integer", minimum=0, maximum=65535)
-    seed: str = data.rule("", type="string", pattern=r"^(demo|[0-9]{1,8}|.+\.json)$",
-                          description="demo, a number of items, or the path of a .json file")
-    delay: str = data.rule("0", type="string", pattern=r"^[0-9]{1,5}(-[0-9]{1,5})?$",
-                           description="milliseconds such as 200 or 200-800, up to 30000")
-    cors_origins: str = data.rule(
-        ",".join(f"http://localhost:{port}" for port in range(5173, 5178)), type="string",
-        pattern=r"^\*|[a-z][a-z0-9+.-]*://[^\s/,*]+( *, *[a-z][a-z0-9+.-]*://[^\s/,*]+)*$",
-        description="* or origins such as http://localhost:5173, separated by commas")
-    api_prefix: str = data.rule("/api", type="string", pattern=r"^(/[A-Za-z0-9._~-]+)+$",
-                                description="a path such as /api")
-    api_version: str = data.rule("v1", type="string", pattern=r"^[A-Za-z0-9._~-]+$",
-                                 description="a part of a path such as v1")
-    flask_debug: str = data.rule("0", type="string", enum=["0", "1", "false", "true"])
+    host: str = field(default="127.0.0.1", metadata={"type": "string"})
+    port: int = field(default=5000, metadata={"type": "integer", "minimum": 0, "maximum": 65535})
+    seed: str = field(default="", metadata={
+        "type": "string", "pattern": r"^(demo|[0-9]{1,8}|.+\.json)$",
+        "description": "demo, a number of items, or the path of a .json file"})
+    delay: str = field(default="0", metadata={
+        "type": "string", "pattern": r"^[0-9]{1,5}(-[0-9]{1,5})?$",
+        "description": "milliseconds such as 200 or 200-800, up to 30000"})
+    cors_origins: str = field(default=",".join(f"http://localhost:{port}" for port in range(5173, 5178)), metadata={
+        "type": "string", "pattern": rf"^(\*|{ORIGIN}( *, *{ORIGIN})*)$",
+        "description": "* or origins such as http://localhost:5173, separated by commas"})
+    api_prefix: str = field(default="/api", metadata={
+        "type": "string", "pattern": r"^(/[A-Za-z0-9._~-]+)+$", "description": "a path such as /api"})
+    api_version: str = field(default="v1", metadata={
+        "type": "string", "pattern": r"^[A-Za-z0-9._~-]+$", "description": "a part of a path such as v1"})
+    flask_debug: str = field(default="0", metadata={"type": "string", "enum": ["0", "1", "false", "true"]})
 
     @property
     def api(self) -> str:
@@ -746,9 +752,9 @@ class Settings:
         for name, rule in rules.items():
             text = os.environ.get(name.upper(), "") if given.get(name) is None else str(given[name])
             if text:
-                values[name] = data.read(rule, text)
-                if not data.fits(rule, values[name]):
-                    raise InvalidError({name.upper(): f"{name.upper()} must be {data.allowed(rule)}, not {text!r}"})
+                values[name] = read(rule, text)
+                if not fits(rule, values[name]):
+                    raise InvalidError({name.upper(): f"{name.upper()} must be {allowed(rule)}, not {text!r}"})
         return cls(**values)
 
     def delays(self) -> tuple[int, int]:
@@ -768,7 +774,7 @@ class Settings:
 def seed_tables(source: str) -> dict[str, Table]:
     """The rows to begin with. Raises InvalidError."""
     try:
-        return data.seed(source)
+        return seed(source)
     except OSError as error:
         reason = str(error.strerror)
     except StoreError as error:
@@ -802,13 +808,6 @@ def log_to_streams() -> None:
     logging.raiseExceptions = False  # whoever reads our stdout may go away
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # browsers try both, clients not
-    return socket.create_server(address[:2], family=family)
-
-
 def main() -> None:
     """Serve until SIGINT or SIGTERM; a setting, a seed or an address that will not do ends it with a line."""
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -825,31 +824,40 @@ def main() -> None:
 
 
 def serve(config: Settings) -> None:
-    """Listen, say where, and answer. Raises InvalidError, KeyboardInterrupt."""
-    options: dict[str, Any] = {"threaded": True, "request_handler": RequestHandler}
-    if is_running_from_reloader():  # Werkzeug hands the socket from one run to the next
-        return run_simple(config.host, config.port, create_app(), use_reloader=True, use_debugger=True, **options)
-    try:
-        server = listen(config.host, config.port)
-    except OSError as error:
-        raise InvalidError({"PORT": f"HOST {config.host}, PORT {config.port}: {error.strerror}"}) from None
-    with server:
+    """Listen, say where, and answer. Raises InvalidError, and KeyboardInterrupt at a signal."""
+    reloading: dict[str, Any] = {"use_reloader": True, "use_debugger": True}
+    threads: dict[str, Any] = {"threaded": True, "request_handler": RequestHandler}
+    if is_running_from_reloader():  # with the socket of the run before, which Werkzeug hands on
+        run_simple(config.host, config.port, create_app(), **reloading, **threads)
+    with listen(config.host, config.port) as server:
         host, port = server.getsockname()[:2]
         app = create_app()
         if app.debug and not ip_address(host).is_loopback:
-            raise InvalidError({"FLASK_DEBUG": f"FLASK_DEBUG must be 0 unless HOST is a loopback address, not {host}"})
+            raise InvalidError({"FLASK_DEBUG": f"FLASK_DEBUG must be 0 where HOST is {host}: the debugger runs code"})
         name = f"[{config.host}]" if ":" in config.host else config.host
         print(f"Inventory API listening on http://{name}:{port}{config.api}", flush=True)
         if not app.debug:
-            return make_server(host, port, app, fd=server.fileno(), **options).serve_forever()
-    run_simple(host, port, app, use_reloader=True, use_debugger=True, **options)
+            make_server(host, port, app, fd=server.fileno(), **threads).serve_forever()
+    if app.debug:
+        run_simple(host, port, app, **reloading, **threads)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises InvalidError."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # what most clients try
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise InvalidError({"PORT": f"HOST {host}, PORT {port}: {error.strerror}"}) from None
 
 
 def __getattr__(name: str) -> Flask:
     """`inventory:app`, made when a WSGI server first asks for it, so that an import reads no variable."""
     if name != "app":
         raise AttributeError(name)
-    return globals().setdefault("app", create_app())
+    app: Flask = globals().setdefault(name, create_app())
+    return app
 
 
 if __name__ == "__main__":

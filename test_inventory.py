@@ -489,7 +489,7 @@ def test_a_body_that_is_no_json_object_is_a_400(demo, kind, body, reason):
 def test_a_line_too_deep_to_be_written_is_a_400_or_comes_back(api):
     statuses = set()
     for depth in (10, 100, *range(700, 1100, 10)):
-        body = '{"internal_number": "%d", "items": [{"x": %s}]}' % (depth, "[" * depth + "]" * depth)
+        body = f'{{"internal_number": "{depth}", "items": [{{"x": {"[" * depth + "]" * depth}}}]}}'
         response = api.post("/orders", data=body, content_type="application/json")
         statuses.add(response.status_code)
     assert statuses <= {201, 400}
@@ -610,7 +610,7 @@ def test_ids_are_unique_and_no_row_is_lost(api, all_at_once):
 
     made = all_at_once(lambda _: [client().post("/items", json={"name": "x"}).json["id"] for _ in range(20)])
 
-    assert sorted(map(int, sum(made, []))) == list(range(1, 321))
+    assert sorted(int(id) for ids in made for id in ids) == list(range(1, 321))
     assert len(api.get("/items").json) == 320
 
 
