@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from http import HTTPStatus
+from io import BytesIO
 from ipaddress import ip_address
 from random import randint
 from typing import Any
@@ -126,7 +127,7 @@ def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int])
     def arrive() -> Response | None:
         environ = request.environ  # a look into this dict is cheap, a use of `request` or `g` is not
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
-            return app.make_default_options_response()  # a preflight succeeds on any path
+            return answer(b"")  # a preflight succeeds on any path
         try:
             g.store = store = sessions.get(session_name(environ))
         except InvalidError:
@@ -247,7 +248,11 @@ def resource_routes(resource: Resource, path: str, cache: Cache) -> Blueprint:
 def sent_bytes(most: int) -> bytes:
     """The body of the request. Raises RequestEntityTooLarge if it has more than `most` bytes."""
     request.max_content_length = most + 1  # where Werkzeug cuts a chunked body without a word
-    body = request.get_data()
+    try:
+        body = request.get_data()
+    except HTTPException:
+        request.stream = BytesIO()  # another look would wait for a client that may not go on
+        raise
     if len(body) > most:
         raise RequestEntityTooLarge
     return body
@@ -811,20 +816,17 @@ def log_to_streams() -> None:
 def main() -> None:
     """Serve until SIGINT or SIGTERM; a setting, a seed or an address that will not do ends it with a line."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)  # a shell has its background jobs ignore SIGINT
+        # There is nothing to save. An exception, the usual way, would break what the thread is just doing.
+        signal.signal(number, lambda *_: os._exit(0))
     log_to_streams()
     try:
         serve(Settings.load({}))
     except StoreError as error:
         sys.exit(f"inventory: {error}")
-    except KeyboardInterrupt:
-        pass
-    sys.stdout.flush()
-    os._exit(0)  # at once: at a usual end Python aborts if a thread is just writing its line to the log
 
 
 def serve(config: Settings) -> None:
-    """Listen, say where, and answer. Raises InvalidError, and KeyboardInterrupt at a signal."""
+    """Listen, say where, and answer. Raises InvalidError."""
     reloading: dict[str, Any] = {"use_reloader": True, "use_debugger": True}
     threads: dict[str, Any] = {"threaded": True, "request_handler": RequestHandler}
     if is_running_from_reloader():  # with the socket of the run before, which Werkzeug hands on
@@ -839,6 +841,7 @@ def serve(config: Settings) -> None:
         if not app.debug:
             make_server(host, port, app, fd=server.fileno(), **threads).serve_forever()
     if app.debug:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which ends the reloader's child as well
         run_simple(host, port, app, **reloading, **threads)
 
 
