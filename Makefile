@@ -15,7 +15,7 @@ run: .venv/ready  ## start the service, with demo data unless SEED says otherwis
 
 serve: .venv/serve  ## the same under granian, for load: one process, as its data is in memory
 	@$(SETTINGS); exec $(BIN)/granian --interface wsgi --host "$${HOST:-127.0.0.1}" --port "$${PORT:-5000}" \
-		--workers 1 --blocking-threads 2 inventory:app
+		--workers 1 --blocking-threads 32 inventory:app
 
 test: .venv/ready  ## run the tests
 	@$(BIN)/python -m pytest --quiet
