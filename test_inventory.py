@@ -20,7 +20,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from inventory import Settings, create_app
-from store import RESOURCES, check, problems
+from store import RESOURCES, Cache, check, problems
 
 API = "/api/v1"
 NOW = "2026-01-01T09:30:00.000Z"
@@ -654,6 +654,12 @@ def test_a_fault_strikes_as_often_as_it_says(api, all_at_once):
         assert statuses.count(503) == 2
 
 
+def test_a_session_begins_once(api, all_at_once):
+    for name in map(str, range(20)):
+        all_at_once(lambda _, name=name: api.application.test_client().post("/items", json={"name": "x"}, **by(name)))
+        assert len(api.get("/items", **by(name)).json) == 16
+
+
 def test_a_list_is_never_stale(api, all_at_once):
     def write_and_read(number: int) -> None:
         client = api.application.test_client()
@@ -665,6 +671,22 @@ def test_a_list_is_never_stale(api, all_at_once):
                 assert row in client.get("/items").json
 
     all_at_once(write_and_read)
+
+
+def test_a_cache_holds_its_bytes_and_its_own_values(all_at_once):
+    cache = Cache(1000)
+
+    def use(number: int) -> None:
+        for n in range(500):
+            cache.put(n % 20, n % 20, 100)
+            assert cache.get((n + number) % 20) in (None, (n + number) % 20)
+
+    all_at_once(use)
+    assert len([key for key in range(20) if cache.get(key) is not None]) == 10
+    cache.put_again("long", 1, 100)
+    assert cache.get("long") is None
+    cache.put_again("long", 1, 100)
+    assert cache.get("long") == 1
 
 
 def test_a_reader_sees_a_replaced_state_whole(api, all_at_once):
