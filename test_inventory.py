@@ -59,14 +59,26 @@ def demo(serve) -> Api:
     return serve(seed="demo")
 
 
-@pytest.fixture(params=[
-    ("items", {"name": "Mug"}, {"quantity": 3}, {"description": "", "status": "pending", "quantity": 0}),
-    ("orders", {"internal_number": "A-1"}, {"status": "sent"}, {"status": "pending", "items": []}),
-], ids=["items", "orders"])
+KINDS = {  # by resource: two rows with what they need, a change, what the service fills in
+    "items": ([{"name": "Mug"}, {"name": "Pot"}], {"quantity": 3},
+              {"description": "", "status": "pending", "quantity": 0}),
+    "orders": ([{"internal_number": "A-1"}, {"internal_number": "A-2", "items": [{"item_id": "2"}]}],
+               {"status": "sent"}, {"status": "pending", "items": []}),
+}
+
+
+@pytest.fixture(params=KINDS)
 def kind(request):
-    """A resource: its path, what it needs, a change, what it fills in."""
-    name, needed, change, filled = request.param
-    return f"/{name}", needed, change, filled
+    """A resource: its path, what a row needs, a change, what the service fills in."""
+    rows, change, filled = KINDS[request.param]
+    return f"/{request.param}", rows[0], change, filled
+
+
+@pytest.fixture
+def stocked(api) -> Api:
+    """Two rows of each kind; order 2 names item 2."""
+    api.put("/mock/state", json={name: rows for name, (rows, *_) in KINDS.items()})
+    return api
 
 
 @pytest.fixture
@@ -175,17 +187,17 @@ def test_no_such_row_is_a_404_that_says_so(api, kind, method):
     assert (response.status_code, response.json) == (404, {"error": f"{path[1:-1].title()} not found"})
 
 
-def test_a_trailing_slash_makes_no_difference(demo, kind):
+def test_a_trailing_slash_makes_no_difference(stocked, kind):
     path = kind[0]
 
-    assert demo.get(path + "/").data == demo.get(path).data
-    assert demo.get(path + "/1/").data == demo.get(path + "/1").data
-    assert demo.put(path + "/1/", json={}).status_code == 200
+    assert stocked.get(path + "/").data == stocked.get(path).data
+    assert stocked.get(path + "/1/").data == stocked.get(path + "/1").data
+    assert stocked.put(path + "/1/", json={}).status_code == 200
 
 
-def test_head_answers_as_get_without_a_body(demo, kind):
+def test_head_answers_as_get_without_a_body(stocked, kind):
     for path in (kind[0], kind[0] + "/1"):
-        get, head = demo.get(path), demo.head(path)
+        get, head = stocked.get(path), stocked.head(path)
         assert (head.status_code, head.data, head.headers) == (200, b"", get.headers)
 
 
@@ -388,15 +400,13 @@ def test_a_wrong_parameter_is_refused(shelf, query, details):
     ("page=" + "9" * 30, "", "first=1 prev=2 last=2"),
 ])
 def test_a_page_comes_in_an_envelope_with_links(shelf, query, page, rels):
-    response = shelf.get(f"/items?{query}&name_like=n%26&name_like=n".replace("name_like=n%26&", ""))
+    response = shelf.get(f"/items?{query}&name_like=n")
 
-    links = dict(re.findall(r'<[^>]*[?&]page=(\d+)>; rel="(\w+)"', response.headers["Link"]))
     assert ids(response) == page
     assert " ".join(f"{rel}={number}" for number, rel in re.findall(
         r'[?&]page=(\d+)>; rel="(\w+)"', response.headers["Link"])) == rels
     assert all(link.startswith(f"<{API}/items?") and "name_like=n" in link
                for link in response.headers["Link"].split(", "))
-    assert links
 
 
 def test_an_envelope_tells_its_page(shelf):
@@ -416,23 +426,23 @@ def test_an_unpaged_list_tells_its_total_and_has_no_links(shelf):
 # Conditional requests
 
 
-def test_a_known_version_is_a_304(demo, kind):
+def test_a_known_version_is_a_304(stocked, kind):
     for path in (kind[0], kind[0] + "/1", kind[0] + "?page=1"):
-        tag = demo.get(path).headers["ETag"]
+        tag = stocked.get(path).headers["ETag"]
         for header in (tag, f'"x", {tag}', f"W/{tag}", "*"):
-            response = demo.get(path, headers={"If-None-Match": header})
+            response = stocked.get(path, headers={"If-None-Match": header})
             assert (response.status_code, response.data, response.headers["ETag"]) == (304, b"", tag)
-        assert demo.get(path, headers={"If-None-Match": '"x"', "If-Match": '"x"'}).status_code == 200
+        assert stocked.get(path, headers={"If-None-Match": '"x"', "If-Match": '"x"'}).status_code == 200
 
 
-def test_a_change_gives_new_tags_to_the_row_and_its_list_only(demo, kind):
+def test_a_change_gives_new_tags_to_the_row_and_its_list_only(stocked, kind):
     path, _, change, _ = kind
-    other = "/orders" if path == "/items" else "/items"
-    before = {each: demo.get(each).headers["ETag"] for each in (path, path + "/1", path + "/2", other)}
+    other = next(f"/{name}" for name in KINDS if f"/{name}" != path)
+    before = {each: stocked.get(each).headers["ETag"] for each in (path, path + "/1", path + "/2", other)}
 
-    written = demo.patch(path + "/1", json=change, headers={"If-None-Match": "*"})
+    written = stocked.patch(path + "/1", json=change, headers={"If-None-Match": "*"})
 
-    after = {each: demo.get(each).headers["ETag"] for each in before}
+    after = {each: stocked.get(each).headers["ETag"] for each in before}
     assert {each for each in before if before[each] != after[each]} == {path, path + "/1"}
     assert written.headers["ETag"] == after[path + "/1"]
 
@@ -476,14 +486,14 @@ def test_a_tag_never_comes_back_for_other_content(demo):
     (b'"text"', "Body must be a JSON object"),
     (b"[]", "Body must be a JSON object"),
 ])
-def test_a_body_that_is_no_json_object_is_a_400(demo, kind, body, reason):
-    before = state(demo)
+def test_a_body_that_is_no_json_object_is_a_400(stocked, kind, body, reason):
+    before = state(stocked)
 
     for method, path in (("POST", kind[0]), ("PUT", kind[0] + "/1"), ("PUT", "/mock/state")):
-        response = demo.open(path, method=method, data=body, content_type="application/json")
+        response = stocked.open(path, method=method, data=body, content_type="application/json")
         assert (response.status_code, response.json["error"]) == (400, "Bad request")
         assert re.fullmatch(reason, response.json["details"]["body"])
-    assert state(demo) == before
+    assert state(stocked) == before
 
 
 def test_a_line_too_deep_to_be_written_is_a_400_or_comes_back(api):
@@ -800,7 +810,7 @@ def test_a_state_fills_in_what_is_missing(api):
     assert api.delete("/items/8").status_code == 409
     assert len(api.get("/mock/requests").json) == 5
     assert api.put("/mock/state", json={}).status_code == 204
-    assert json.loads(state(api)) == {"items": [], "orders": []}
+    assert not any(json.loads(state(api)).values())
 
 
 @pytest.mark.parametrize("ids, following", [
@@ -1033,22 +1043,21 @@ def test_the_document_has_each_route_and_no_other(demo):
     ("get", "/{s}", {"headers": {"If-None-Match": "*"}}, 304),
     ("post", "/{s}", {"json": {}}, 400), ("post", "/{s}", {"data": b""}, 415),
     ("post", "/{s}", {"data": b" " * 2**21, "content_type": "application/json"}, 413),
-    ("post", "/{s}", {"json": {"internal_number": "ORD-2026-001", "name": "x"}}, 400),
-    ("post", "/orders", {"json": {"internal_number": "ORD-2026-001"}}, 409),
+    ("post", "/orders", {"json": {"internal_number": "A-1"}}, 409),
     ("post", "/orders", {"json": {"internal_number": "new", "items": [{"item_id": "1", "x": 1}]}}, 201),
     ("post", "/items", {"json": {"name": "new"}}, 201),
     ("get", "/{s}/1", {}, 200), ("get", "/{s}/99", {}, 404), ("get", "/{s}/1", {"headers": {"If-None-Match": "*"}}, 304),
-    ("put", "/{s}/1", {"json": {}}, 200), ("patch", "/{s}/1", {"json": {"status": "active"}}, 200),
+    ("put", "/{s}/1", {"json": {}}, 200), ("patch", "/{s}/1", {"json": {}}, 200),
     ("patch", "/{s}/1", {"json": {}, "headers": {"If-Match": '"x"'}}, 412),
     ("delete", "/{s}/1", {"headers": {"If-Match": '"x"'}}, 412), ("delete", "/items/2", {}, 409),
     ("delete", "/items/1", {}, 204), ("delete", "/orders/1", {}, 204), ("delete", "/{s}/99", {}, 404),
 ])
-@pytest.mark.parametrize("name", RESOURCES)
-def test_answers_are_what_the_document_says(demo, name, method, path, options, status):
+@pytest.mark.parametrize("name", KINDS)
+def test_answers_are_what_the_document_says(stocked, name, method, path, options, status):
     path = path.replace("{s}", name)
-    document = demo.get("/openapi.json").json
+    document = stocked.get("/openapi.json").json
 
-    response = demo.open(path, method=method.upper(), **options)
+    response = stocked.open(path, method=method.upper(), **options)
 
     template = re.sub(r"/\d+$", "/{id}", path.partition("?")[0])
     described = document["paths"][template][method]["responses"][str(response.status_code)]
@@ -1060,6 +1069,36 @@ def test_answers_are_what_the_document_says(demo, name, method, path, options, s
         assert {} in [problems(check(each, response.json, "body"), known) for each in schema.get("anyOf", [schema])]
     else:
         assert (response.data, response.content_type) == (b"", None)
+
+
+def test_the_document_describes_what_is_sent(api):
+    paths = api.get("/openapi.json").json["paths"]
+
+    def sent(path: str, method: str) -> set[str]:
+        operation = paths[path][method]
+        body = operation.get("requestBody", {"required": False})
+        return {f"{each['in']} {each['name']}" for each in operation["parameters"]
+                if each["in"] != "query"} | ({"body"} if body["required"] else set())
+
+    session = "header X-Mock-Session"
+    assert sent("/items", "get") == {session, "header If-None-Match"}
+    assert sent("/items", "post") == {session, "body"}
+    assert sent("/items/{id}", "get") == {session, "path id", "header If-None-Match"}
+    assert sent("/items/{id}", "put") == sent("/items/{id}", "patch") == {session, "path id", "header If-Match", "body"}
+    assert sent("/items/{id}", "delete") == {session, "path id", "header If-Match"}
+    assert sent("/health", "get") == {session}
+
+
+def test_the_document_describes_the_parameters_of_a_list(api):
+    parameters = {each["name"]: each["schema"] for each in api.get("/openapi.json").json["paths"]["/items"]["get"]["parameters"]}
+
+    assert parameters["status"] == {"type": "array", "items": {"type": "string", "enum": ["pending", "active", "completed"]}}
+    assert parameters["quantity_gte"] == {"type": "array", "items": {"type": "integer"}}
+    assert parameters["name_like"] == parameters["q"] == {"type": "array", "items": {"type": "string"}}
+    assert parameters["sort"]["type"] == "string"
+    assert re.fullmatch(parameters["sort"]["pattern"], "-quantity,name")
+    assert (parameters["per_page"]["minimum"], parameters["per_page"]["maximum"]) == (1, 1000)
+    assert "quantity_like" not in parameters
 
 
 def test_only_what_is_required_is_required_when_it_is_sent(api):
@@ -1080,7 +1119,7 @@ def test_the_home_page_is_for_people_and_its_json_for_the_rest(demo):
     assert (page.mimetype, told.mimetype) == ("text/html", "application/json")
     assert f'<a href="{API}/items">' in page.text
     assert "http://" not in page.text.replace("http://www.w3.org/2000/svg", "")
-    assert told.json["counts"] == {"items": 12, "orders": 4}
+    assert told.json["counts"].items() >= {"items": 12, "orders": 4}.items()
     assert [each["query"] for each in told.json["requests"]] == ["q=<script>"]
     paths = {route["path"] for route in told.json["routes"]}
     assert {f"{API}/items/<id>", f"{API}/mock/faults", "/"} <= paths
@@ -1122,6 +1161,13 @@ def test_a_prefix_moves_the_api(serve):
     assert client.post("/a/b/v2/items", json={"name": "x"}).headers["Location"] == "/a/b/v2/items/1"
     assert client.get("/a/b/v2/mock/requests").json[0]["path"] == "/items"
     assert client.get("/api/v1/items").status_code == 404
+
+
+def test_the_app_for_servers_is_made_once():
+    import inventory
+
+    assert inventory.app is inventory.app
+    assert not hasattr(inventory, "application")
 
 
 def test_generated_seeds_are_the_same_each_time(serve):
