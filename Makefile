@@ -21,7 +21,7 @@ test: .venv/ready  ## run the tests
 	@$(BIN)/python -m pytest --quiet
 
 lint: .venv/lint  ## check style and types
-	@$(BIN)/ruff check --line-length 110 --extend-select B,C90,I,N,RET,SIM,UP .
+	@$(BIN)/ruff check .
 	@$(BIN)/mypy --strict inventory.py store.py
 
 clean:  ## remove what the other targets have made

@@ -52,38 +52,7 @@ from werkzeug.serving import (
     run_simple,
 )
 
-from store import (
-    RESOURCES,
-    SINGLE,
-    TEXT,
-    TIME,
-    TOKEN,
-    Cache,
-    ConflictError,
-    Fault,
-    InvalidError,
-    MalformedError,
-    NotFoundError,
-    Resource,
-    Row,
-    Sessions,
-    StaleError,
-    Store,
-    StoreError,
-    Table,
-    Visit,
-    allowed,
-    check,
-    fault_of,
-    fits,
-    parse,
-    problems,
-    read,
-    require,
-    seed,
-    select,
-    timestamp,
-)
+import store
 
 VERSION = "1.0.0"
 KIB, MIB = 2**10, 2**20
@@ -97,7 +66,7 @@ def create_app(**settings: object) -> Flask:
     """
     config = Settings.load(settings)
     api = config.api
-    sessions, cache = Sessions(seed_tables(config.seed)), Cache(32 * MIB)
+    sessions, cache = store.Sessions(seed_tables(config.seed)), store.Cache(32 * MIB)
 
     app = Flask(__name__, static_folder=None)
     app.debug = config.flask_debug in ("1", "true")
@@ -108,7 +77,7 @@ def create_app(**settings: object) -> Flask:
     add_hooks(app, sessions, api, config.delays())
     add_error_handlers(app)
 
-    for resource in RESOURCES.values():
+    for resource in store.RESOURCES.values():
         app.register_blueprint(resource_routes(resource, f"{api}/{resource.name}", cache))
     app.register_blueprint(mock, url_prefix=f"{api}/mock")
     app.register_blueprint(document_routes(api))
@@ -118,7 +87,7 @@ def create_app(**settings: object) -> Flask:
 # Hooks
 
 
-def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int]) -> None:
+def add_hooks(app: Flask, sessions: store.Sessions, api: str, delays: tuple[int, int]) -> None:
     """Give each request its session; delay, fail and record those to resources and to unknown paths."""
     recorded = re.compile(
         rf"{re.escape(api)}(?!/(?:mock/.*|health/?|openapi\.json/?)\Z)(/.*)", re.DOTALL).fullmatch
@@ -129,22 +98,22 @@ def add_hooks(app: Flask, sessions: Sessions, api: str, delays: tuple[int, int])
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
             return answer(b"")  # a preflight succeeds on any path
         try:
-            g.store = store = sessions.get(session_name(environ))
-        except InvalidError:
+            g.session = session = sessions.get(session_name(environ))
+        except store.InvalidError:
             if request.routing_exception:
                 return None  # that there is no such route is told first
             raise
         path = recorded(request.path)
         if path is None:
             return None
-        g.visit = visit = Visit(time.perf_counter(), store.frozen or time.time(), environ["REQUEST_METHOD"],
+        g.visit = visit = store.Visit(time.perf_counter(), session.frozen or time.time(), environ["REQUEST_METHOD"],
                                 path[1], environ["QUERY_STRING"])
-        store.journal.append(visit)  # now, for the order of arrival; it is shown once it has a status
-        return delay_or_fail(store, visit, randint(*delays))
+        session.journal.append(visit)  # now, for the order of arrival; it is shown once it has a status
+        return delay_or_fail(session, visit, randint(*delays))
 
     @app.after_request
     def leave(response: Response) -> Response:
-        visit: Visit | None = g.get("visit")
+        visit: store.Visit | None = g.get("visit")
         if visit:
             if visit.fault and visit.fault.after:
                 response = injected(visit.fault)
@@ -161,17 +130,17 @@ def session_name(environ: Mapping[str, Any]) -> str | None:
         cookie = re.search(r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])  # Werkzeug drops an ill-formed one
         place, name = "mock_session", cookie and cookie[1]
     if name is not None:
-        require(TOKEN, name, place)
+        store.require(store.TOKEN, name, place)
     return name
 
 
-def delay_or_fail(store: Store, visit: Visit, delay: int) -> Response | None:
+def delay_or_fail(session: store.Store, visit: store.Visit, delay: int) -> Response | None:
     """Wait for the longest delay (ms) that applies; answer in the view's place if the request shall fail."""
     wish = wishes(visit.query)
     if "_status" not in wish:
-        visit.fault = store.strike(visit.method, visit.path)
+        visit.fault = session.strike(visit.method, visit.path)
     elif not request.routing_exception:
-        visit.fault = Fault(path=visit.path, status=wish["_status"])
+        visit.fault = store.Fault(path=visit.path, status=wish["_status"])
     delay = max(delay, wish.get("_delay", 0), visit.fault.delay if visit.fault else 0)
     if delay:
         time.sleep(delay / 1000)  # holding no lock: other requests go on
@@ -188,10 +157,10 @@ def wishes(query: str) -> dict[str, Any]:
     if "_delay" not in query and "_status" not in query:
         return {}
     texts, rules = arguments(query), WISHES["properties"]
-    values = {name: read(rules[name], texts[name][-1]) for name in rules if name in texts}
-    found = problems(check(WISHES, values), {})
+    values = {name: store.read(rules[name], texts[name][-1]) for name in rules if name in texts}
+    found = store.problems(store.check(WISHES, values), {})
     if found and not request.routing_exception:
-        raise InvalidError(found)
+        raise store.InvalidError(found)
     return {} if found else values
 
 
@@ -208,7 +177,7 @@ def small_body(environ: Mapping[str, Any]) -> bytes | None:
 # Resources
 
 
-def resource_routes(resource: Resource, path: str, cache: Cache) -> Blueprint:
+def resource_routes(resource: store.Resource, path: str, cache: store.Cache) -> Blueprint:
     """The five routes of a resource, under a path."""
     name = resource.name
     routes = Blueprint(name, __name__, url_prefix=path)
@@ -221,25 +190,25 @@ def resource_routes(resource: Resource, path: str, cache: Cache) -> Blueprint:
     @routes.post("")
     def create() -> Response:
         """Create a row."""
-        row = g.store.create(name, sent_object())
+        row = g.session.create(name, sent_object())
         return answer(row.json, 201, etag(row.tag), ("Location", f"{path}/{row.record.id}"))
 
     @routes.get("/<id>")
     def show(id: str) -> Response:
         """Read one row."""
-        row = g.store.get(name, id)
+        row = g.session.get(name, id)
         return conditional(row.json, etag(row.tag))
 
     @routes.route("/<id>", methods=["PUT", "PATCH"])
     def update(id: str) -> Response:
         """Merge the given fields into a row."""
-        row = g.store.update(name, id, sent_object(), if_match())
+        row = g.session.update(name, id, sent_object(), if_match())
         return answer(row.json, 200, etag(row.tag))
 
     @routes.delete("/<id>")
     def delete(id: str) -> Response:
         """Remove a row."""
-        g.store.delete(name, id, if_match())
+        g.session.delete(name, id, if_match())
         return answer(None, 204)
 
     return routes
@@ -263,9 +232,9 @@ def sent_object(most: int = MIB) -> dict[str, Any]:
     body = sent_bytes(most)
     if not request.is_json:
         raise UnsupportedMediaType
-    value = parse(body)
+    value = store.parse(body)
     if not isinstance(value, dict):
-        raise MalformedError("Bad request", {"body": "Body must be a JSON object"})
+        raise store.MalformedError("Bad request", {"body": "Body must be a JSON object"})
     return value
 
 
@@ -315,7 +284,7 @@ def etag(tag: str) -> Header:
     return "ETag", f'"{tag}"'
 
 
-def array(rows: list[Row]) -> bytes:
+def array(rows: list[store.Row]) -> bytes:
     """A JSON array with a row a line, in one join: each copy of a long one shows."""
     texts = [row.json for row in rows] or [b""]
     texts[0] = b"[" + texts[0]
@@ -328,20 +297,20 @@ def array(rows: list[Row]) -> bytes:
 PAGING = ("page", "per_page")
 
 
-def listing(resource: Resource, path: str, query: str, cache: Cache) -> tuple[Any, ...]:
+def listing(resource: store.Resource, path: str, query: str, cache: store.Cache) -> tuple[Any, ...]:
     """The body and the headers of a list. Raises InvalidError.
 
     A version is that of one content only: with the query it makes a key that is never stale.
     """
-    store: Store = g.store
-    made: tuple[Any, ...] | None = cache.get((store.version(resource.name), query))
+    session: store.Store = g.session
+    made: tuple[Any, ...] | None = cache.get((session.version(resource.name), query))
     if made is None:
         wanted = read_query(resource, arguments(query)) if query else {}
-        version, rows = store.rows(resource.name)
+        version, rows = session.rows(resource.name)
         chosen = {name: value for name, value in wanted.items() if name not in PAGING}
         if chosen:  # all the pages of a query come from one list
-            key = version, repr(chosen)
-            rows = cache.get(key) or select(resource, rows, chosen)
+            key = version, "rows", repr(chosen)
+            rows = cache.get(key) or store.select(resource, rows, chosen)
             cache.put(key, rows, 512 * len(rows))
         body, links = page_of(rows, wanted, path, query) if wanted.keys() & PAGING else (array(rows), [])
         made = body, etag(f"{version:x}"), ("X-Total-Count", str(len(rows))), *links
@@ -349,7 +318,7 @@ def listing(resource: Resource, path: str, query: str, cache: Cache) -> tuple[An
     return made
 
 
-def page_of(rows: list[Row], wanted: Mapping[str, Any], path: str, query: str) -> tuple[bytes, list[Header]]:
+def page_of(rows: list[store.Row], wanted: Mapping[str, Any], path: str, query: str) -> tuple[bytes, list[Header]]:
     """A page in its envelope, and its Link (RFC 8288): paths, so that they stay behind a proxy."""
     page, size = wanted.get("page", 1), wanted.get("per_page", 10)
     last = max(1, -(-len(rows) // size))
@@ -369,32 +338,32 @@ def arguments(query: str) -> dict[str, list[str]]:
             raise ValueError
         return parse_qs(query, keep_blank_values=True, errors="strict")
     except ValueError:
-        raise InvalidError({"query": "Query must be percent-encoded UTF-8"}) from None
+        raise store.InvalidError({"query": "Query must be percent-encoded UTF-8"}) from None
 
 
-def read_query(resource: Resource, texts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """A list's parameters, each read by its type: a list of all values, or the last one. Raises InvalidError."""
+def read_query(resource: store.Resource, texts: Mapping[str, list[str]]) -> dict[str, Any]:
+    """A list's parameters, read by type: all its values, or the last. Raises InvalidError."""
     rules = resource.query["properties"]
-    values = {name: [read(rules.get(name, TEXT), text) for text in given]
+    values = {name: [store.read(rules.get(name, store.TEXT), text) for text in given]
               for name, given in texts.items() if not name.startswith("_")}
-    require(resource.query, {  # of several values one that does not fit stands for all
-        name: next((value for value in given if not fits(rules.get(name, {}), value)), given[-1])
+    store.require(resource.query, {  # of several values one that does not fit stands for all
+        name: next((value for value in given if not store.fits(rules.get(name, {}), value)), given[-1])
         for name, given in values.items()})
-    return {name: given[-1] if name in SINGLE else given for name, given in values.items()}
+    return {name: given[-1] if name in store.SINGLE else given for name, given in values.items()}
 
 
 # Errors
 
-CODES = {InvalidError: 400, MalformedError: 400, NotFoundError: 404, ConflictError: 409,
-         StaleError: 412}
+CODES = {store.InvalidError: 400, store.MalformedError: 400, store.NotFoundError: 404, store.ConflictError: 409,
+         store.StaleError: 412}
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
 
 
 def add_error_handlers(app: Flask) -> None:
     """Give every error the one form."""
 
-    @app.errorhandler(StoreError)
-    def refused(error: StoreError) -> Response:
+    @app.errorhandler(store.StoreError)
+    def refused(error: store.StoreError) -> Response:
         return refusal(CODES[type(error)], str(error), error.problems)
 
     @app.errorhandler(RecursionError)
@@ -417,7 +386,7 @@ def refusal(code: int, error: str, details: Mapping[str, Any] | None = None) -> 
     return answer_json(body, code)
 
 
-def injected(fault: Fault) -> Response:
+def injected(fault: store.Fault) -> Response:
     """The error that a client has asked for."""
     code = fault.status or 503
     return refusal(code, sentence(code), {"injected": True})
@@ -441,14 +410,14 @@ mock = Blueprint("mock", __name__)
 @mock.get("/state")
 def show_state() -> Response:
     """Read all rows of the session."""
-    parts = [b'"%b": %b' % (name.encode(), array(rows)) for name, rows in g.store.state().items()]
+    parts = [b'"%b": %b' % (name.encode(), array(rows)) for name, rows in g.session.state().items()]
     return answer(b"{" + b",".join(parts) + b"}\n")
 
 
 @mock.put("/state")
 def replace_state() -> Response:
     """Replace all rows of the session."""
-    g.store.load(sent_object(64 * MIB))
+    g.session.load(sent_object(64 * MIB))
     return answer(None, 204)
 
 
@@ -462,78 +431,78 @@ def reset_state() -> Response:
 @mock.get("/clock")
 def show_clock() -> Response:
     """Read the session's clock."""
-    return answer_json({"now": g.store.now(), "frozen": g.store.frozen is not None})
+    return answer_json({"now": g.session.now(), "frozen": g.session.frozen is not None})
 
 
 @mock.put("/clock")
 def freeze_clock() -> Response:
     """Freeze the session's clock at a time."""
     body = sent_object()
-    require(CLOCK, body)
-    g.store.frozen = body["now"]
+    store.require(CLOCK, body)
+    g.session.frozen = body["now"]
     return answer_json({"now": body["now"], "frozen": True})
 
 
 @mock.delete("/clock")
 def release_clock() -> Response:
     """Let the session's clock run."""
-    g.store.frozen = None
+    g.session.frozen = None
     return answer(None, 204)
 
 
 @mock.get("/faults")
 def list_faults() -> Response:
     """List the faults that are left."""
-    return answer_json([asdict(fault) for fault in g.store.faults])
+    return answer_json([asdict(fault) for fault in g.session.faults])
 
 
 @mock.post("/faults")
 def add_fault() -> Response:
     """Make requests to come fail or wait."""
-    fault = fault_of(sent_object())
-    g.store.faults.append(fault)
+    fault = store.fault_of(sent_object())
+    g.session.faults.append(fault)
     return answer_json(asdict(fault), 201)
 
 
 @mock.delete("/faults")
 def clear_faults() -> Response:
     """Clear the faults."""
-    g.store.faults = []
+    g.session.faults = []
     return answer(None, 204)
 
 
 @mock.get("/requests")
 def list_requests() -> Response:
     """List the last 500 requests of the session, oldest first."""
-    return answer(b"[" + b",".join(map(entry, finished(g.store))) + b"]\n")
+    return answer(b"[" + b",".join(map(entry, finished(g.session))) + b"]\n")
 
 
 @mock.delete("/requests")
 def clear_requests() -> Response:
     """Forget the requests of the session."""
-    g.store.journal.clear()
+    g.session.journal.clear()
     return answer(None, 204)
 
 
-CLOCK = {"type": "object", "additionalProperties": False, "required": ["now"], "properties": {"now": TIME}}
+CLOCK = {**store.OBJECT, "properties": {"now": store.TIME}, "required": ["now"]}
 
 
-def entry(visit: Visit) -> bytes:
+def entry(visit: store.Visit) -> bytes:
     """A journal entry's JSON; the body stands in it as it was sent, if it is JSON at all."""
-    at = visit.at if isinstance(visit.at, str) else timestamp(datetime.fromtimestamp(visit.at, UTC))
+    at = visit.at if isinstance(visit.at, str) else store.timestamp(datetime.fromtimestamp(visit.at, UTC))
     body = visit.body or b"null"
     try:
-        parse(body)
-    except StoreError:
+        store.parse(body)
+    except store.StoreError:
         body = b"null"
-    told = {"at": at, "method": visit.method, "path": visit.path, "query": visit.query, "status": visit.status,
-            "duration_ms": round(visit.duration_ms, 1)}
+    told = {"at": at, "method": visit.method, "path": visit.path, "query": visit.query,
+            "status": visit.status, "duration_ms": round(visit.duration_ms, 1)}
     return json.dumps(told)[:-1].encode() + b', "body": ' + body + b"}\n"
 
 
-def finished(store: Store) -> list[Visit]:
+def finished(session: store.Store) -> list[store.Visit]:
     """The requests that have been answered, in the order in which they came."""
-    return [visit for visit in store.journal.copy() if visit.status]
+    return [visit for visit in session.journal.copy() if visit.status]
 
 
 # Documents
@@ -557,8 +526,8 @@ def document_routes(api: str) -> Blueprint:
     def home() -> Response | str:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "api": api, "routes": routes_of(current_app),
-                 "counts": {name: len(rows) for name, rows in g.store.state().items()},
-                 "requests": [json.loads(entry(visit)) for visit in finished(g.store)[:-101:-1]]}
+                 "counts": {name: len(rows) for name, rows in g.session.state().items()},
+                 "requests": [json.loads(entry(visit)) for visit in finished(g.session)[:-101:-1]]}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer_json(shown)
         return render_template_string(PAGE, **shown)
@@ -578,67 +547,47 @@ def document(app: Flask, api: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes_of(app):
         name, _, verb = route["endpoint"].partition(".")
-        if name in RESOURCES or verb == "health":
-            path = route["path"].removeprefix(api).replace("<id>", "{id}")
-            paths.setdefault(path, {}).update({method.lower(): operation(
-                RESOURCES.get(name), verb, method, route["summary"]) for method in route["methods"]})
-    schemas = {"Error": ERROR, "Health": HEALTH}
-    for each in RESOURCES.values():
-        schemas |= {each.title: each.row, f"New{each.title}": worded(each, each.new), f"{each.title}Change": each.change,
-                    f"{each.title}List": {"type": "array", "items": ref(each.title)},
-                    f"{each.title}Page": fixed(data={"type": "array", "items": ref(each.title)},
-                                               total=COUNT, page=COUNT, per_page=COUNT)}
+        if name in store.RESOURCES or verb == "health":
+            item = paths.setdefault(route["path"].removeprefix(api).replace("<id>", "{id}"), {})
+            for method in route["methods"]:
+                item[method.lower()] = operation(store.RESOURCES.get(name), verb, method, route["summary"])
+    schemas = {"Error": closed(error=store.TEXT, details={"type": "object"}) | {"required": ["error"]},
+               "Health": closed(status={"enum": ["healthy"]}, version=store.TEXT)}
+    for each in store.RESOURCES.values():
+        rows = {"type": "array", "items": ref(each.title)}
+        schemas |= {each.title: each.row, f"New{each.title}": worded(each), f"{each.title}Change": each.change,
+                    f"{each.title}List": rows,
+                    f"{each.title}Page": closed(data=rows, total=COUNT, page=COUNT, per_page=COUNT)}
     return {"openapi": "3.1.0", "info": {"title": "Inventory API", "version": VERSION}, "servers": [{"url": api}],
             "paths": paths, "components": {"schemas": schemas}}
 
 
+SUCCESS = {"index": (200, ("ETag", "X-Total-Count", "Link")), "create": (201, ("ETag", "Location")),
+           "show": (200, ("ETag",)), "update": (200, ("ETag",)), "delete": (204, ()), "health": (200, ())}
 COUNT = {"type": "integer", "minimum": 0}
 
 
-def fixed(**properties: Any) -> dict[str, Any]:
-    """The schema of an object that has just these properties."""
-    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
-
-
-HEALTH = fixed(status={"enum": ["healthy"]}, version={"type": "string"})
-ERROR = fixed(error=TEXT, details={"type": "object"}) | {"required": ["error"]}
-
-
-def ref(schema: str) -> dict[str, str]:
-    """A reference to one of the document's schemas."""
-    return {"$ref": f"#/components/schemas/{schema}"}
-
-
-def worded(resource: Resource, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema of what is sent, its defaults told in words: generated types would make such fields mandatory."""
-    return {**schema, "properties": {
-        name: {**rule, "description": f"left out: {json.dumps(resource.defaults[name])}"}
-        if name in resource.defaults else rule for name, rule in schema["properties"].items()}}
-
-
-def operation(resource: Resource | None, verb: str, method: str, summary: str) -> dict[str, Any]:
-    """A route under one method. Whether it names a row, sends and writes decides what can happen to it."""
+def operation(resource: store.Resource | None, verb: str, method: str, summary: str) -> dict[str, Any]:
+    """A route under one method: what can happen follows from whether it names a row, sends, and writes."""
     title = resource.title if resource else "Health"
-    by_id, sends, writes = verb in ("show", "update", "delete"), method in ("POST", "PUT", "PATCH"), method != "GET"
-    parameters = [parameter("header", "X-Mock-Session", TOKEN)]
-    codes = [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends
+    by_id, sends, writes = verb in ("show", "update", "delete"), verb in ("create", "update"), method != "GET"
+    parameters = [parameter("header", "X-Mock-Session", store.TOKEN)]
     if by_id:
-        parameters.append(parameter("path", "id", TEXT))
-    if by_id and writes:
-        parameters.append(parameter("header", "If-Match", TEXT))
-    if resource and not writes:
-        parameters.append(parameter("header", "If-None-Match", TEXT))
-        codes.append(304)
+        parameters.append(parameter("path", "id", store.TEXT))
+    if resource and (by_id or not writes):
+        parameters.append(parameter("header", "If-Match" if writes else "If-None-Match", store.TEXT))
     if resource and verb == "index":
-        parameters += [parameter("query", name, rule) for name, rule in resource.query["properties"].items()]
+        parameters += [parameter("query", *each) for each in resource.query["properties"].items()]
+
     code, headers = SUCCESS[verb]
-    lists = {"anyOf": [ref(f"{title}List"), ref(f"{title}Page")]}
-    responses = {str(code): {"description": sentence(code), "headers": {
-        name: {"schema": {"type": "string"}, "required": name != "Link"} for name in headers}}}
-    if code != 204:
-        responses[str(code)] |= content(lists if verb == "index" else ref(title))
-    for error in codes:
-        responses[str(error)] = {"description": sentence(error)} | ({} if error == 304 else content(ref("Error")))
+    body = {"anyOf": [ref(f"{title}List"), ref(f"{title}Page")]} if verb == "index" else ref(title)
+    responses = {str(code): {"description": sentence(code)} | (content(body) if code != 204 else {}) | {
+        "headers": {name: {"schema": store.TEXT, "required": name != "Link"} for name in headers}}}
+    if resource and not writes:
+        responses["304"] = {"description": sentence(304)}
+    for error in [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends:
+        responses[str(error)] = {"description": sentence(error)} | content(ref("Error"))
+
     told = {"operationId": f"{verb}{title}" + method.title() * (verb == "update"), "summary": summary,
             "parameters": parameters, "responses": responses}
     if sends:
@@ -646,20 +595,33 @@ def operation(resource: Resource | None, verb: str, method: str, summary: str) -
     return told
 
 
-SUCCESS = {"index": (200, ("ETag", "X-Total-Count", "Link")), "create": (201, ("ETag", "Location")),
-           "show": (200, ("ETag",)), "update": (200, ("ETag",)), "delete": (204, ()), "health": (200, ())}
+def closed(**properties: Any) -> dict[str, Any]:
+    """The schema of an object that has just these properties."""
+    return {**store.OBJECT, "properties": properties, "required": list(properties)}
 
 
-def content(schema: dict[str, Any]) -> dict[str, Any]:
+def worded(resource: store.Resource) -> dict[str, Any]:
+    """The schema of a new row, defaults told in words: as keywords they make generated types demand the field."""
+    return {**resource.new, "properties": {
+        name: {**rule, "description": f"left out: {json.dumps(resource.defaults[name])}"}
+        if name in resource.defaults else rule for name, rule in resource.new["properties"].items()}}
+
+
+def ref(schema: str) -> dict[str, str]:
+    """A reference to one of the document's schemas."""
+    return {"$ref": f"#/components/schemas/{schema}"}
+
+
+def content(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A body in JSON."""
     return {"content": {"application/json": {"schema": schema}}}
 
 
 def parameter(place: str, name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A parameter; in a query one that may be given more than once is an array."""
-    repeated = place == "query" and name not in SINGLE
+    many = place == "query" and name not in store.SINGLE
     return {"in": place, "name": name, "required": place == "path",
-            "schema": {"type": "array", "items": schema} if repeated else schema}
+            "schema": {"type": "array", "items": schema} if many else schema}
 
 
 PAGE = """<!doctype html>
@@ -757,34 +719,34 @@ class Settings:
         for name, rule in rules.items():
             text = os.environ.get(name.upper(), "") if given.get(name) is None else str(given[name])
             if text:
-                values[name] = read(rule, text)
-                if not fits(rule, values[name]):
-                    raise InvalidError({name.upper(): f"{name.upper()} must be {allowed(rule)}, not {text!r}"})
+                values[name] = store.read(rule, text)
+                if not store.fits(rule, values[name]):
+                    raise store.InvalidError({name.upper(): f"{name.upper()} must be {store.allowed(rule)}, not {text!r}"})
         return cls(**values)
 
     def delays(self) -> tuple[int, int]:
         """The least and the most that each request is delayed, in ms. Raises InvalidError."""
         least, _, most = self.delay.partition("-")
         if not int(least) <= int(most or least) <= 30_000:
-            raise InvalidError({"DELAY": f"DELAY must go up, to 30000 at most, not {self.delay!r}"})
+            raise store.InvalidError({"DELAY": f"DELAY must go up, to 30000 at most, not {self.delay!r}"})
         return int(least), int(most or least)
 
     def origins(self) -> str | list[re.Pattern[str]]:
-        """The allowed origins, each as a pattern that only it matches: Flask-CORS takes text with a `[` for one."""
+        """The allowed origins as patterns: Flask-CORS would take an IPv6 address for one."""
         if self.cors_origins == "*":
             return "*"
         return [re.compile(re.escape(origin.strip()) + r"\Z", re.IGNORECASE) for origin in self.cors_origins.split(",")]
 
 
-def seed_tables(source: str) -> dict[str, Table]:
+def seed_tables(source: str) -> dict[str, store.Table]:
     """The rows to begin with. Raises InvalidError."""
     try:
-        return seed(source)
+        return store.seed(source)
     except OSError as error:
         reason = str(error.strerror)
-    except StoreError as error:
+    except store.StoreError as error:
         reason = ": ".join(next(iter(error.problems.items())))
-    raise InvalidError({"SEED": f"SEED {source}: {reason}"})
+    raise store.InvalidError({"SEED": f"SEED {source}: {reason}"})
 
 
 class RequestHandler(WSGIRequestHandler):
@@ -821,7 +783,7 @@ def main() -> None:
     log_to_streams()
     try:
         serve(Settings.load({}))
-    except StoreError as error:
+    except store.StoreError as error:
         sys.exit(f"inventory: {error}")
 
 
@@ -835,7 +797,7 @@ def serve(config: Settings) -> None:
         host, port = server.getsockname()[:2]
         app = create_app()
         if app.debug and not ip_address(host).is_loopback:
-            raise InvalidError({"FLASK_DEBUG": f"FLASK_DEBUG must be 0 where HOST is {host}: the debugger runs code"})
+            raise store.InvalidError({"FLASK_DEBUG": f"FLASK_DEBUG must be 0 where HOST is {host}: the debugger runs code"})
         name = f"[{config.host}]" if ":" in config.host else config.host
         print(f"Inventory API listening on http://{name}:{port}{config.api}", flush=True)
         if not app.debug:
@@ -852,7 +814,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # what most clients try
         return socket.create_server(address[:2], family=family)
     except OSError as error:
-        raise InvalidError({"PORT": f"HOST {host}, PORT {port}: {error.strerror}"}) from None
+        raise store.InvalidError({"PORT": f"HOST {host}, PORT {port}: {error.strerror}"}) from None
 
 
 def __getattr__(name: str) -> Flask:
