@@ -147,9 +147,7 @@ def delay_or_fail(session: store.Store, visit: store.Visit, delay: int) -> Respo
     return injected(visit.fault) if visit.fault and visit.fault.status and not visit.fault.after else None
 
 
-WISHES: dict[str, Any] = {"type": "object", "properties": {
-    "_delay": {"type": "integer", "minimum": 0, "maximum": 30_000},
-    "_status": {"type": "integer", "minimum": 400, "maximum": 599}}}
+WISHES: dict[str, Any] = {"type": "object", "properties": {"_delay": store.DELAY, "_status": store.STATUS}}
 
 
 def wishes(query: str) -> dict[str, Any]:

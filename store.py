@@ -50,7 +50,10 @@ class StaleError(StoreError):
 
 
 class ConflictError(StoreError):
-    """Raised if a valid change collides with another row."""
+    """Raised if a valid change collides with another row because of the field at a place."""
+
+    def __init__(self, place: str, sentence: str) -> None:
+        super().__init__(sentence, {place: sentence})
 
 
 class MalformedError(StoreError):
@@ -85,16 +88,18 @@ def parse(raw: bytes) -> Any:
 
 Schema = Mapping[str, Any]
 
-MAX_INTEGER = 2**53 - 1  # the largest that JavaScript holds exactly
 SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.isspace
 NOT_BLANK = rf"^[\s\S]*[^{SPACES}][\s\S]*$"
-TOKEN = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$",
-         "description": "1 to 64 of the characters A-Z a-z 0-9 . _ -"}
+TOKEN: Any = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$",
+              "description": "1 to 64 of the characters A-Z a-z 0-9 . _ -"}
+ID = TOKEN | {"pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "readOnly": True, "x-unique": True, "x-natural": True,
+              "description": TOKEN["description"] + ", but not . or .."}
 TIME = {"type": "string", "format": "date-time", "description": "a UTC time such as 2026-01-01T09:30:00.000Z"}
-TEXT: Schema = {"type": "string"}
-NAME = {"type": "string", "minLength": 1, "pattern": NOT_BLANK}
-OBJECT: Schema = {"type": "object", "additionalProperties": False}
-NAMES = {"string": "a string", "integer": "an integer", "boolean": "true or false", "object": "an object",
+TEXT = {"type": "string"}
+NAME = TEXT | {"minLength": 1, "pattern": NOT_BLANK}
+WHOLE = {"type": "integer", "maximum": 2**53 - 1}  # the largest that JavaScript holds exactly
+OBJECT = {"type": "object", "additionalProperties": False}
+KINDS = {"string": "a string", "integer": "an integer", "boolean": "true or false", "object": "an object",
          "array": "an array"}
 BOUNDS = {"string": " of {} characters", "integer": " from {}", "array": " of {} elements"}
 
@@ -108,9 +113,9 @@ def allowed(schema: Schema) -> str:
     kind, *null = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     least, most = (next((schema[word] for word in words if word in schema), None)
                    for words in (("minimum", "minLength"), ("maximum", "maxLength", "maxItems")))
-    bounds = "" if most is None else BOUNDS[kind].format(f"at most {most}" if least is None else f"{least} to {most}")
+    span = f"at most {most}" if least is None else f"{least} to {most}"
     blank = ", not all blank" if schema.get("pattern") == NOT_BLANK else ""
-    return NAMES[kind] + bounds + blank + ", or null" * len(null)
+    return KINDS[kind] + (BOUNDS[kind].format(span) if most else "") + blank + ", or null" * len(null)
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -126,8 +131,9 @@ def is_timestamp(value: str) -> bool:
         return False
 
 
-TYPES: dict[str, set[type]] = {"string": {str}, "integer": {int}, "boolean": {bool}, "null": {type(None)},
-         "object": {dict}, "array": {list, tuple}}  # exact: True is an int to Python, not to JSON
+TYPES: dict[str, set[type]] = {  # exactly these: True is an int to Python, not to JSON
+    "string": {str}, "integer": {int}, "boolean": {bool}, "null": {type(None)}, "object": {dict},
+    "array": {list, tuple}}
 KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
     "type":      lambda value, names: any(type(value) in TYPES[name] for name in names)
                  if isinstance(names, list) else type(value) in TYPES[names],
@@ -256,9 +262,7 @@ class ItemStatus(StrEnum):
 class Record:
     """What the store itself gives to each row."""
 
-    id: str = field(metadata=TOKEN | {
-        "pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "description": TOKEN["description"] + ", but not . or ..",
-        "readOnly": True, "x-unique": True, "x-natural": True})
+    id: str = field(metadata=ID)
     created_at: str = field(metadata=TIME | {"readOnly": True})
     updated_at: str | None = field(default=None, metadata=TIME | {"type": ["string", "null"], "readOnly": True})
 
@@ -268,14 +272,13 @@ class Item(Record):
     """Something in stock."""
 
     name: str = field(metadata=NAME | {"maxLength": 255})
-    description: str = field(default="", metadata={"type": "string", "maxLength": 10_000})
-    status: ItemStatus = field(default=ItemStatus.PENDING, metadata={"type": "string", "enum": list(ItemStatus)})
-    quantity: int = field(default=0, metadata={"type": "integer", "minimum": 0, "maximum": MAX_INTEGER})
+    description: str = field(default="", metadata=TEXT | {"maxLength": 10_000})
+    status: ItemStatus = field(default=ItemStatus.PENDING, metadata=TEXT | {"enum": list(ItemStatus)})
+    quantity: int = field(default=0, metadata=WHOLE | {"minimum": 0})
 
 
 LINE = {"type": "object", "properties": {
-    "item_id": {"type": "string", "x-references": "items"},
-    "quantity": {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}}}
+    "item_id": TEXT | {"x-references": "items"}, "quantity": WHOLE | {"minimum": 1}}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,15 +287,14 @@ class Order(Record):
 
     internal_number: str = field(metadata=NAME | {"maxLength": 50, "x-unique": True})
     status: str = field(default="pending", metadata=NAME | {"maxLength": 50})
-    items: tuple[dict[str, Any], ...] = field(default=(), metadata={"type": "array", "items": LINE, "maxItems": 1000})
+    items: tuple[dict[str, Any], ...] = field(default=(), metadata={
+        "type": "array", "maxItems": 1000, "items": LINE})
 
 
 ENCODERS: dict[type, Callable[[Any], str]] = {
     str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr, type(None): lambda _: "null"}
-
-
 SINGLE = ("sort", "page", "per_page")  # parameters of a list of which only the last counts
-IGNORED: Schema = {"description": "set by the store and ignored here, so that a row can be sent back as it came"}
+IGNORED: Schema = {"description": "ignored, so that a row can be sent back as it came"}
 SUFFIXES = ("", "_ne", "_gt", "_gte", "_lt", "_lte", "_like")  # of a field's name in a list's query
 
 
@@ -325,8 +327,8 @@ class Resource:
 
         self._template = "{" + ", ".join(f'"{name}": %s' for name in columns) + "}\n"
         self._values = attrgetter(*columns)
-        self._convert: dict[str, Any] = {each.name: each.type for each in fields(model)
-                         if "enum" in each.metadata or each.metadata["type"] == "array"}
+        self._convert: dict[str, Any] = {
+            each.name: each.type for each in fields(model) if {"enum", "items"} & each.metadata.keys()}
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a checked body that a client may write, in the types of the record."""
@@ -335,8 +337,8 @@ class Resource:
 
     def references(self, record: Record) -> list[Reference]:
         """The rows that a record refers to."""
-        return [finding for name in self.referring
-                for _, finding in check(self.rules[name], getattr(record, name)) if isinstance(finding, Reference)]
+        return [found for name in self.referring
+                for _, found in check(self.rules[name], getattr(record, name)) if isinstance(found, Reference)]
 
     def json(self, record: Record) -> bytes:
         """A record as a line of JSON; field by field takes half the time of `json.dumps` of a dict."""
@@ -351,8 +353,8 @@ def query_schema(resource: Resource) -> dict[str, Any]:
     return {**OBJECT, "properties": {
         **{name: asked(resource.rules[field], suffix) for name, (field, suffix) in resource.filters.items()},
         "q": TEXT,
-        "sort": {"type": "string", "pattern": f"^{one}(,{one})*$",
-                 "description": f"a comma-separated list of {', '.join(names)}, with - before one to descend"},
+        "sort": {"type": "string", "pattern": f"^{one}(,{one})*$", "description":
+                 f"a comma-separated list of {', '.join(names)}, with - before one to descend"},
         "page": {"type": "integer", "minimum": 1, "description": "an integer of at least 1"},
         "per_page": {"type": "integer", "minimum": 1, "maximum": 1000}}}
 
@@ -410,7 +412,7 @@ def test(suffix: str, wanted: list[Any], order: Callable[[Any], Any]) -> Callabl
 
 
 def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
-    """The rows that a query (of the schema `resource.query`) asks for, sorted; pages are not cut here."""
+    """The rows that a query (see `resource.query`) asks for, in its order."""
     for name in query.keys() & resource.filters:
         field, suffix = resource.filters[name]
         rule, get = resource.rules[field], attrgetter(f"record.{field}")
@@ -439,25 +441,27 @@ def sort_key(resource: Resource, field: str) -> Callable[[Row], Any]:
 # The store
 
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+STATUS = {"type": "integer", "minimum": 400, "maximum": 599}
+DELAY = {"type": "integer", "minimum": 0, "maximum": 30_000}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What happens to the next `times` requests that fit (None: to all): after `delay` ms they get `status`."""
+    """What awaits the next `times` requests that fit (None: all): `status`, after `delay` ms."""
 
-    method: str = field(default="*", metadata={"type": "string", "enum": ["*", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]})
-    path: str = field(metadata={"type": "string", "pattern": r"^[/*?\[][\s\S]{0,999}$",
-                                "description": "a pattern such as /items/* or *, of at most 1000 characters"})
-    status: int | None = field(default=503, metadata={"type": ["integer", "null"], "minimum": 400, "maximum": 599})
-    delay: int = field(default=0, metadata={"type": "integer", "minimum": 0, "maximum": 30_000})
-    times: int | None = field(default=1, metadata={"type": ["integer", "null"], "minimum": 1, "maximum": MAX_INTEGER})
+    method: str = field(default="*", metadata=TEXT | {"enum": ["*", *METHODS]})
+    path: str = field(metadata=TEXT | {"pattern": r"^[/*?\[][\s\S]{0,999}$",
+                                       "description": "a pattern such as /items/* or *, of 1000 characters at most"})
+    status: int | None = field(default=503, metadata=STATUS | {"type": ["integer", "null"]})
+    delay: int = field(default=0, metadata=DELAY)
+    times: int | None = field(default=1, metadata=WHOLE | {"type": ["integer", "null"], "minimum": 1})
     after: bool = field(default=False, metadata={"type": "boolean"})
-
-
-FAULT = schema_of(Fault)
 
 
 def fault_of(body: Mapping[str, Any]) -> Fault:
     """A fault from a client's values. Raises InvalidError."""
-    found = problems(check(FAULT, body), {})
+    found = problems(check(schema_of(Fault), body), {})
     if body.get("after") is True and body.get("status", 503) is None:
         found.setdefault("after", "After must be false where status is null")
     if found:
@@ -553,7 +557,8 @@ def tables_of(state: Mapping[str, Any], now: str) -> dict[str, Table]:
 
 def next_number(ids: Iterable[Any]) -> int:
     """One more than the largest id of at most 15 digits, or 1."""
-    return 1 + max((int(id) for id in ids if isinstance(id, str) and re.fullmatch("[0-9]{1,15}", id)), default=0)
+    numbers = [int(id) for id in ids if isinstance(id, str) and re.fullmatch("[0-9]{1,15}", id)]
+    return 1 + max(numbers, default=0)
 
 
 def fill_ids(rows: Any) -> list[Any]:
@@ -564,11 +569,13 @@ def fill_ids(rows: Any) -> list[Any]:
     return [next(free) if id is None else id for id in given]
 
 
+Expected = Container[str] | None  # tags of which a row must have one
+
+
 class Store:
     """The tables, clock, faults and journal of one session. Every method may be called from any thread.
 
     Rows come and go as `Row`s, which never change: what leaves the lock is nobody's to spoil.
-    Where `expected` is given, a row in another version than those tags raises StaleError.
     """
 
     def __init__(self, seed: Mapping[str, Table]) -> None:
@@ -613,24 +620,24 @@ class Store:
             table = self._own(name)
             return table.put(RESOURCES[name].model(id=table.free_id(), created_at=self.now(), **values))
 
-    def update(self, name: str, id: str, body: Mapping[str, Any], expected: Container[str] | None = None) -> Row:
-        """Merge the fields of a body into a row. Raises NotFoundError, StaleError, InvalidError, ConflictError."""
+    def update(self, name: str, id: str, body: Mapping[str, Any], expected: Expected = None) -> Row:
+        """Merge fields into a row. Raises NotFoundError, StaleError, InvalidError, ConflictError."""
         findings = list(check(RESOURCES[name].change, body))
         with self._lock:
             row = self._find(name, id, expected)
             values = self._accept(name, id, body, findings)
             return self._own(name).put(replace(row.record, updated_at=self.now(), **values))
 
-    def delete(self, name: str, id: str, expected: Container[str] | None = None) -> None:
-        """Remove a row. Raises NotFoundError, StaleError, and ConflictError if another row refers to it."""
+    def delete(self, name: str, id: str, expected: Expected = None) -> None:
+        """Remove a row. Raises NotFoundError, StaleError, ConflictError."""
         with self._lock:
             self._find(name, id, expected)
             for table in self._tables.values():
                 if (reference := Reference(name, id)) in table.named:
                     other = next(row.record for row in table.rows.values()
                                  if reference in table.resource.references(row.record))
-                    sentence = f"{RESOURCES[name].title} {id} is named by {table.resource.title.lower()} {other.id}"
-                    raise ConflictError(sentence, {"id": sentence})
+                    raise ConflictError("id", f"{RESOURCES[name].title} {id} is named by "
+                                              f"{table.resource.title.lower()} {other.id}")
             self._own(name).remove(id)
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -639,7 +646,7 @@ class Store:
         with self._lock:
             self._tables = tables
 
-    def _find(self, name: str, id: str, expected: Container[str] | None = None) -> Row:
+    def _find(self, name: str, id: str, expected: Expected = None) -> Row:
         row = self._tables[name].rows.get(id)
         if row is None:
             raise NotFoundError(f"{RESOURCES[name].title} not found")
@@ -647,14 +654,16 @@ class Store:
             raise StaleError("Precondition failed")
         return row
 
-    def _accept(self, name: str, id: str | None, body: Mapping[str, Any], findings: list[Finding]) -> dict[str, Any]:
-        if findings and (found := problems(findings, {name: table.rows for name, table in self._tables.items()})):
+    def _accept(self, name: str, id: str | None, body: Mapping[str, Any],
+                findings: list[Finding]) -> dict[str, Any]:
+        ids = {name: table.rows for name, table in self._tables.items()} if findings else {}
+        if found := problems(findings, ids):
             raise InvalidError(found)
         for key in unique_values(RESOURCES[name].change, body) if RESOURCES[name].unique else ():
             owner = self._tables[name].taken.get(key, id)
             if owner != id:
-                sentence = f"{label(key[0])} {key[1]} is taken by {RESOURCES[name].title.lower()} {owner}"
-                raise ConflictError(sentence, {key[0]: sentence})
+                title = RESOURCES[name].title.lower()
+                raise ConflictError(key[0], f"{label(key[0])} {key[1]} is taken by {title} {owner}")
         return RESOURCES[name].values(body)
 
     def _own(self, name: str) -> Table:
@@ -799,11 +808,12 @@ def seed(source: str) -> dict[str, Table]:
 
 def demo() -> dict[str, Any]:
     """A small shop, in the form of a whole state."""
-    items: list[dict[str, Any]] = [{"name": name, "description": description, "status": status, "quantity": quantity}
-             for name, description, status, quantity in DEMO_ITEMS]
-    orders: list[dict[str, Any]] = [{"internal_number": number, "status": status,
-               "items": [{"item_id": id, "quantity": quantity} for id, quantity in lines]}
-              for number, status, lines in DEMO_ORDERS]
+    items: list[dict[str, Any]] = [
+        dict(zip(("name", "description", "status", "quantity"), row, strict=True)) for row in DEMO_ITEMS]
+    orders: list[dict[str, Any]] = [
+        {"internal_number": number, "status": status,
+         "items": [{"item_id": id, "quantity": quantity} for id, quantity in lines]}
+        for number, status, lines in DEMO_ORDERS]
     for hours, row in enumerate(items + orders):
         row["created_at"] = timestamp(START + timedelta(hours=hours))
     return {"items": items, "orders": orders}
