@@ -106,8 +106,8 @@ def add_hooks(app: Flask, sessions: store.Sessions, api: str, delays: tuple[int,
         path = recorded(request.path)
         if path is None:
             return None
-        g.visit = visit = store.Visit(time.perf_counter(), session.frozen or time.time(), environ["REQUEST_METHOD"],
-                                path[1], environ["QUERY_STRING"])
+        g.visit = visit = store.Visit(time.perf_counter(), session.frozen or time.time(),
+                                      environ["REQUEST_METHOD"], path[1], environ["QUERY_STRING"])
         session.journal.append(visit)  # now, for the order of arrival; it is shown once it has a status
         return delay_or_fail(session, visit, randint(*delays))
 
@@ -127,7 +127,8 @@ def session_name(environ: Mapping[str, Any]) -> str | None:
     """The session that a request names in a header or a cookie. Raises InvalidError."""
     place, name = "X-Mock-Session", environ.get("HTTP_X_MOCK_SESSION")
     if name is None and "mock_session" in environ.get("HTTP_COOKIE", ""):
-        cookie = re.search(r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])  # Werkzeug drops an ill-formed one
+        # Not request.cookies: Werkzeug drops a value that is not well formed without a word.
+        cookie = re.search(r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])
         place, name = "mock_session", cookie and cookie[1]
     if name is not None:
         store.require(store.TOKEN, name, place)
@@ -316,7 +317,8 @@ def listing(resource: store.Resource, path: str, query: str, cache: store.Cache)
     return made
 
 
-def page_of(rows: list[store.Row], wanted: Mapping[str, Any], path: str, query: str) -> tuple[bytes, list[Header]]:
+def page_of(rows: list[store.Row], wanted: Mapping[str, Any], path: str,
+            query: str) -> tuple[bytes, list[Header]]:
     """A page in its envelope, and its Link (RFC 8288): paths, so that they stay behind a proxy."""
     page, size = wanted.get("page", 1), wanted.get("per_page", 10)
     last = max(1, -(-len(rows) // size))
@@ -627,49 +629,60 @@ PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ name }}</title>
-<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'><rect x='1' y='4' width='14' height='11' rx='2' fill='%232a9d6f'/><rect x='5' y='1' width='6' height='5' fill='%23e9b44c'/></svg>">
+<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>
+<rect x='1' y='4' width='14' height='11' rx='2' fill='%232a9d6f'/></svg>">
 <style>
-  :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 18%, transparent); --green: #2a9d6f }
+  :root { color-scheme: light dark; --line: 1px solid color-mix(in srgb, currentColor 18%, transparent) }
   body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem }
-  h1 { margin: 0 } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem } p { margin: .3rem 0 }
-  table { width: 100%; border-collapse: collapse } td { padding: .3rem .6rem .3rem 0; border-top: 1px solid var(--line); vertical-align: top }
-  code, #requests { font-family: ui-monospace, monospace; font-size: .9rem } code, .path { overflow-wrap: anywhere }
-  #requests td:not(.path) { white-space: nowrap; width: 0 } .scroll { max-height: 22rem; overflow: auto }
-  b { color: var(--green) } .bad { color: #d1495b } .count { display: inline-block; margin-right: 2rem; font-size: 1.1rem }
-  .count span { font-size: 2rem; font-weight: 700 }
-  @media (max-width: 40rem) { #requests td:first-child:not(.path) { display: none } #routes td { display: block; border: 0; padding: 0 } #routes tr { display: block; padding: .4rem 0; border-top: 1px solid var(--line) } }
+  h1, p { margin: .2rem 0 } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem }
+  table { width: 100%; border-collapse: collapse }
+  td { padding: .3rem .8rem .3rem 0; border-top: var(--line); vertical-align: top }
+  code, #requests { font-family: ui-monospace, monospace; font-size: .9rem }
+  code, .path { overflow-wrap: anywhere }
+  .scroll { max-height: 22rem; overflow: auto }
+  #requests td:not(.path) { white-space: nowrap; width: 0 }
+  b { color: #2a9d6f } .bad { color: #d1495b }
+  .count { margin-right: 2rem } .count span { font-size: 2rem; font-weight: 700 }
+  @media (max-width: 40rem) {
+    #requests td:first-child:not(.path) { display: none }
+    #routes tr { display: block; padding: .4rem 0; border-top: var(--line) }
+    #routes td { display: block; border: 0; padding: 0 }
+  }
 </style>
 <h1>{{ name }}</h1>
-<p>A mock backend of items and orders, kept in memory, for those who build user interfaces. It listens under <code>{{ api }}</code>.</p>
-<p id="counts">{% for resource, size in counts.items() %}<span class="count"><span id="{{ resource }}">{{ size }}</span> {{ resource }}</span>{% endfor %}</p>
+<p>A mock backend of items and orders, kept in memory, for those who build user interfaces.</p>
+<p>{% for resource, size in counts.items() %}
+<span class="count"><span id="{{ resource }}">{{ size }}</span> {{ resource }}</span>{% endfor %}
 <h2>Requests of this session</h2>
-<div class="scroll"><table id="requests"><tr><td class="path">None yet: they show up here as they come.</table></div>
+<div class="scroll">
+<table id="requests"><tr><td class="path">None yet: they show up here as they come.</table>
+</div>
 <h2>Routes</h2>
 <table id="routes">{% for route in routes %}
 <tr><td><b>{{ route.methods | join(", ") }}</b>
-<td><code>{% if "GET" in route.methods and "<" not in route.path %}<a href="{{ route.path }}">{{ route.path }}</a>{% else %}{{ route.path }}{% endif %}</code>
+<td><code>{% if "GET" in route.methods and "<" not in route.path %}<a href="{{ route.path }}">{% endif %}
+{{ route.path }}</a></code>
 <td>{{ route.summary }}{% endfor %}
 </table>
 <script>
 const table = document.getElementById("requests")
 async function refresh() {
-  if (!document.hidden) {
-    const response = await fetch("/?live", { headers: { Accept: "application/json" } })
-    const { counts, requests } = await response.json()
-    for (const name in counts) document.getElementById(name).textContent = counts[name]
-    const rows = requests.map(({ at, method, path, query, status, duration_ms }) => {
-      const row = document.createElement("tr")
-      const cells = [at.slice(11, 19), method, path + (query && "?" + query), status, duration_ms + " ms"]
-      for (const text of cells) row.insertCell().textContent = text
-      row.cells[2].className = "path"
-      row.classList.toggle("bad", status >= 400)
-      return row
-    })
-    if (rows.length) table.replaceChildren(...rows)
-  }
+  if (document.hidden) return
+  const response = await fetch("/?live", { headers: { Accept: "application/json" } })
+  const { counts, requests } = await response.json()
+  for (const name in counts) document.getElementById(name).textContent = counts[name]
+  const rows = requests.map(({ at, method, path, query, status, duration_ms }) => {
+    const row = document.createElement("tr")
+    const cells = [at.slice(11, 19), method, path + (query && "?" + query), status, duration_ms + " ms"]
+    for (const text of cells) row.insertCell().textContent = text
+    row.cells[2].className = "path"
+    row.classList.toggle("bad", status >= 400)
+    return row
+  })
+  if (rows.length) table.replaceChildren(...rows)
 }
-refresh().catch(() => {})
-setInterval(() => refresh().catch(() => {}), 1000)
+refresh()
+setInterval(() => refresh().catch(() => {}), 1000)  // the server may be gone
 </script>
 </html>
 """

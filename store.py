@@ -7,7 +7,7 @@ import gc
 import json
 import re
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -92,8 +92,9 @@ SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u30
 NOT_BLANK = rf"^[\s\S]*[^{SPACES}][\s\S]*$"
 TOKEN: Any = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$",
               "description": "1 to 64 of the characters A-Z a-z 0-9 . _ -"}
-ID = TOKEN | {"pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$", "readOnly": True, "x-unique": True, "x-natural": True,
-              "description": TOKEN["description"] + ", but not . or .."}
+ID = TOKEN | {"pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$",
+              "description": TOKEN["description"] + ", but not . or ..",
+              "readOnly": True, "x-unique": True, "x-natural": True}
 TIME = {"type": "string", "format": "date-time", "description": "a UTC time such as 2026-01-01T09:30:00.000Z"}
 TEXT = {"type": "string"}
 NAME = TEXT | {"minLength": 1, "pattern": NOT_BLANK}
@@ -167,6 +168,7 @@ class Reference:
 
 
 Finding = tuple[str, str | Reference]  # the place, and a problem's sentence or a reference
+Claim = Reference | tuple[str, str] | str
 
 
 def label(place: str) -> str:
@@ -264,7 +266,8 @@ class Record:
 
     id: str = field(metadata=ID)
     created_at: str = field(metadata=TIME | {"readOnly": True})
-    updated_at: str | None = field(default=None, metadata=TIME | {"type": ["string", "null"], "readOnly": True})
+    updated_at: str | None = field(default=None, metadata=TIME | {
+        "type": ["string", "null"], "readOnly": True})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,7 +295,8 @@ class Order(Record):
 
 
 ENCODERS: dict[type, Callable[[Any], str]] = {
-    str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr, type(None): lambda _: "null"}
+    str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr,
+    type(None): lambda _: "null"}
 SINGLE = ("sort", "page", "per_page")  # parameters of a list of which only the last counts
 IGNORED: Schema = {"description": "ignored, so that a row can be sent back as it came"}
 SUFFIXES = ("", "_ne", "_gt", "_gte", "_lt", "_lte", "_like")  # of a field's name in a list's query
@@ -335,10 +339,12 @@ class Resource:
         return {name: self._convert[name](body[name]) if name in self._convert else body[name]
                 for name in self.writable if name in body}
 
-    def references(self, record: Record) -> list[Reference]:
-        """The rows that a record refers to."""
-        return [found for name in self.referring
-                for _, found in check(self.rules[name], getattr(record, name)) if isinstance(found, Reference)]
+    def claims(self, record: Record) -> set[Claim]:
+        """What a record takes for itself: its unique values, and the rows that it refers to."""
+        found: set[Claim] = {(name, getattr(record, name)) for name in self.unique}
+        for name in self.referring:  # whose check finds no problems in a record
+            found |= {each for _, each in check(self.rules[name], getattr(record, name))}
+        return found
 
     def json(self, record: Record) -> bytes:
         """A record as a line of JSON; field by field takes half the time of `json.dumps` of a dict."""
@@ -451,8 +457,9 @@ class Fault:
     """What awaits the next `times` requests that fit (None: all): `status`, after `delay` ms."""
 
     method: str = field(default="*", metadata=TEXT | {"enum": ["*", *METHODS]})
-    path: str = field(metadata=TEXT | {"pattern": r"^[/*?\[][\s\S]{0,999}$",
-                                       "description": "a pattern such as /items/* or *, of 1000 characters at most"})
+    path: str = field(metadata=TEXT | {
+        "pattern": r"^[/*?\[][\s\S]{0,999}$",
+        "description": "a pattern such as /items/* or *, of 1000 characters at most"})
     status: int | None = field(default=503, metadata=STATUS | {"type": ["integer", "null"]})
     delay: int = field(default=0, metadata=DELAY)
     times: int | None = field(default=1, metadata=WHOLE | {"type": ["integer", "null"], "minimum": 1})
@@ -490,15 +497,14 @@ class Table:
     def __init__(self, resource: Resource, number: int = 1) -> None:
         self.resource = resource
         self.rows: dict[str, Row] = {}
-        self.taken: dict[tuple[str, str], str] = {}  # (unique field, its value): the id of the row
-        self.named: Counter[Reference] = Counter()  # how often these rows refer to a row
+        self.claims: dict[Claim, tuple[str, ...]] = {}  # see Resource.claims: the ids of the rows with it
         self.number = number  # the id of the next new row
         self.version = next(versions)
 
     def copy(self) -> "Table":
         """A table that changes by itself. Rows never change, so the two share them."""
         twin = copy(self)
-        twin.rows, twin.taken, twin.named = self.rows.copy(), self.taken.copy(), self.named.copy()
+        twin.rows, twin.claims = self.rows.copy(), self.claims.copy()
         return twin
 
     def free_id(self) -> str:
@@ -510,11 +516,9 @@ class Table:
     def put(self, record: Record) -> Row:
         """Add a record as the newest row, or in the place of the row with its id."""
         row = Row(record, next(versions), self.resource.json(record))
-        self._unlink(record.id)
-        for name in self.resource.unique:
-            self.taken[name, getattr(record, name)] = record.id
-        for reference in self.resource.references(record):
-            self.named[reference] += 1
+        self._release(record.id)
+        for claim in self.resource.claims(record):
+            self.claims[claim] = (*self.claims.get(claim, ()), record.id)
         self.rows[record.id] = row
         self.version = row.version
         if record.id == str(self.number):
@@ -523,19 +527,15 @@ class Table:
 
     def remove(self, id: str) -> None:
         """Take a row out."""
-        self._unlink(id)
+        self._release(id)
         del self.rows[id]
         self.version = next(versions)
 
-    def _unlink(self, id: str) -> None:
-        if id in self.rows:
-            record = self.rows[id].record
-            for name in self.resource.unique:
-                del self.taken[name, getattr(record, name)]
-            for reference in self.resource.references(record):
-                self.named[reference] -= 1
-                if not self.named[reference]:
-                    del self.named[reference]
+    def _release(self, id: str) -> None:
+        for claim in self.resource.claims(self.rows[id].record) if id in self.rows else ():
+            self.claims[claim] = tuple(other for other in self.claims[claim] if other != id)
+            if not self.claims[claim]:
+                del self.claims[claim]
 
 
 def tables_of(state: Mapping[str, Any], now: str) -> dict[str, Table]:
@@ -633,11 +633,9 @@ class Store:
         with self._lock:
             self._find(name, id, expected)
             for table in self._tables.values():
-                if (reference := Reference(name, id)) in table.named:
-                    other = next(row.record for row in table.rows.values()
-                                 if reference in table.resource.references(row.record))
-                    raise ConflictError("id", f"{RESOURCES[name].title} {id} is named by "
-                                              f"{table.resource.title.lower()} {other.id}")
+                for other in table.claims.get(Reference(name, id), ()):
+                    title, by = RESOURCES[name].title, table.resource.title.lower()
+                    raise ConflictError("id", f"{title} {id} is named by {by} {other}")
             self._own(name).remove(id)
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -660,10 +658,10 @@ class Store:
         if found := problems(findings, ids):
             raise InvalidError(found)
         for key in unique_values(RESOURCES[name].change, body) if RESOURCES[name].unique else ():
-            owner = self._tables[name].taken.get(key, id)
-            if owner != id:
-                title = RESOURCES[name].title.lower()
-                raise ConflictError(key[0], f"{label(key[0])} {key[1]} is taken by {title} {owner}")
+            for other in self._tables[name].claims.get(key, ()):
+                if other != id:
+                    by = RESOURCES[name].title.lower()
+                    raise ConflictError(key[0], f"{label(key[0])} {key[1]} is taken by {by} {other}")
         return RESOURCES[name].values(body)
 
     def _own(self, name: str) -> Table:
@@ -688,47 +686,8 @@ class Store:
         return None
 
 
-class Sessions:
-    """A store for each name, made on its first use: 256 at most, the least recently used goes.
-
-    None is the name of the default one, which stays. A reset puts a new store in the place of the
-    old one: a request that is still under way writes into a store that nobody will look at again.
-    """
-
-    def __init__(self, seed: Mapping[str, Table]) -> None:
-        self._lock = Lock()
-        self._seed = seed
-        self._default = Store(seed)
-        self._named: OrderedDict[str, Store] = OrderedDict()
-
-    def get(self, name: str | None) -> Store:
-        """The session's store. The name has to be checked against TOKEN before."""
-        if name is None:
-            return self._default
-        with self._lock:
-            if name not in self._named:
-                return self._put(name)
-            self._named.move_to_end(name)
-            return self._named[name]
-
-    def reset(self, name: str | None) -> None:
-        """Give the session the seed's rows, a running clock, no faults and an empty journal."""
-        with self._lock:
-            if name is None:
-                self._default = Store(self._seed)
-            else:
-                self._put(name)
-
-    def _put(self, name: str) -> Store:
-        store = self._named[name] = Store(self._seed)
-        self._named.move_to_end(name)
-        if len(self._named) > 256:
-            self._named.popitem(last=False)
-        return store
-
-
 class Cache:
-    """Values by key, the least recently used forgotten beyond a number of bytes."""
+    """Values by key; beyond a total of sizes, the least recently used are forgotten."""
 
     def __init__(self, most: int) -> None:
         self._lock = Lock()
@@ -743,13 +702,14 @@ class Cache:
             self._values.move_to_end(key)
             return self._values[key][0]
 
-    def put(self, key: Hashable, value: Any, size: int) -> None:
-        """Keep a value of that many bytes."""
+    def put(self, key: Hashable, value: Any, size: int) -> Any:
+        """Keep a value, and return it."""
         with self._lock:
             self._size += size - self._values.pop(key, (None, 0))[1]
             self._values[key] = (value, size)
             while self._size > self._most:
                 self._size -= self._values.popitem(last=False)[1][1]
+        return value
 
     def put_again(self, key: Hashable, value: Any, size: int) -> None:
         """Keep a value from its second time on.
@@ -760,6 +720,36 @@ class Cache:
         with self._lock:
             seen = key in self._values
         self.put(key, *((value, size) if seen else (None, 200)))
+
+
+class Sessions:
+    """A store for each name, from its first use on: 256 at most, of which the least recently used goes.
+
+    None is the name of the default one, which stays. A reset puts a new store in the place of the
+    old one: a request that is still under way writes into a store that nobody will look at again.
+    """
+
+    def __init__(self, seed: Mapping[str, Table]) -> None:
+        self._lock = Lock()  # so that a name's first two requests get one store
+        self._seed = seed
+        self._default = Store(seed)
+        self._named = Cache(256)
+
+    def get(self, name: str | None) -> Store:
+        """The session's store. The name has to be checked against TOKEN before."""
+        if name is None:
+            return self._default
+        with self._lock:
+            found: Store = self._named.get(name) or self._named.put(name, Store(self._seed), 1)
+            return found
+
+    def reset(self, name: str | None) -> None:
+        """Give the session the seed's rows, a running clock, no faults and an empty journal."""
+        with self._lock:
+            if name is None:
+                self._default = Store(self._seed)
+            else:
+                self._named.put(name, Store(self._seed), 1)
 
 
 # Seeds
