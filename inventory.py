@@ -25,7 +25,7 @@ from http import HTTPStatus
 from io import BytesIO
 from ipaddress import ip_address
 from random import randint
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlencode
 
 from flask import (
@@ -354,8 +354,8 @@ def read_query(resource: store.Resource, texts: Mapping[str, list[str]]) -> dict
 
 # Errors
 
-CODES = {store.InvalidError: 400, store.MalformedError: 400, store.NotFoundError: 404, store.ConflictError: 409,
-         store.StaleError: 412}
+CODES = {store.InvalidError: 400, store.MalformedError: 400, store.NotFoundError: 404,
+         store.ConflictError: 409, store.StaleError: 412}
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
 
 
@@ -555,11 +555,12 @@ def document(app: Flask, api: str) -> dict[str, Any]:
                "Health": closed(status={"enum": ["healthy"]}, version=store.TEXT)}
     for each in store.RESOURCES.values():
         rows = {"type": "array", "items": ref(each.title)}
-        schemas |= {each.title: each.row, f"New{each.title}": worded(each), f"{each.title}Change": each.change,
-                    f"{each.title}List": rows,
-                    f"{each.title}Page": closed(data=rows, total=COUNT, page=COUNT, per_page=COUNT)}
-    return {"openapi": "3.1.0", "info": {"title": "Inventory API", "version": VERSION}, "servers": [{"url": api}],
-            "paths": paths, "components": {"schemas": schemas}}
+        page = closed(data=rows, total=COUNT, page=COUNT, per_page=COUNT)
+        title = each.title
+        schemas |= {title: each.row, f"New{title}": worded(each), f"{title}Change": each.change,
+                    f"{title}List": rows, f"{title}Page": page}
+    return {"openapi": "3.1.0", "info": {"title": "Inventory API", "version": VERSION},
+            "servers": [{"url": api}], "paths": paths, "components": {"schemas": schemas}}
 
 
 SUCCESS = {"index": (200, ("ETag", "X-Total-Count", "Link")), "create": (201, ("ETag", "Location")),
@@ -588,10 +589,12 @@ def operation(resource: store.Resource | None, verb: str, method: str, summary: 
     for error in [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends:
         responses[str(error)] = {"description": sentence(error)} | content(ref("Error"))
 
-    told = {"operationId": f"{verb}{title}" + method.title() * (verb == "update"), "summary": summary,
-            "parameters": parameters, "responses": responses}
+    told: dict[str, Any] = {
+        "operationId": f"{verb}{title}" + method.title() * (verb == "update"), "summary": summary,
+        "parameters": parameters, "responses": responses}
     if sends:
-        told["requestBody"] = content(ref(f"New{title}" if verb == "create" else f"{title}Change")) | {"required": True}
+        schema = ref(f"New{title}" if verb == "create" else f"{title}Change")
+        told["requestBody"] = {"required": True, **content(schema)}
     return told
 
 
@@ -601,7 +604,7 @@ def closed(**properties: Any) -> dict[str, Any]:
 
 
 def worded(resource: store.Resource) -> dict[str, Any]:
-    """The schema of a new row, defaults told in words: as keywords they make generated types demand the field."""
+    """The schema of a new row, its defaults in words: for a keyword, generated types demand the field."""
     return {**resource.new, "properties": {
         name: {**rule, "description": f"left out: {json.dumps(resource.defaults[name])}"}
         if name in resource.defaults else rule for name, rule in resource.new["properties"].items()}}
@@ -644,7 +647,7 @@ PAGE = """<!doctype html>
   b { color: #2a9d6f } .bad { color: #d1495b }
   .count { margin-right: 2rem } .count span { font-size: 2rem; font-weight: 700 }
   @media (max-width: 40rem) {
-    #requests td:first-child:not(.path) { display: none }
+    #requests td:first-child { display: none }
     #routes tr { display: block; padding: .4rem 0; border-top: var(--line) }
     #routes td { display: block; border: 0; padding: 0 }
   }
@@ -653,15 +656,16 @@ PAGE = """<!doctype html>
 <p>A mock backend of items and orders, kept in memory, for those who build user interfaces.</p>
 <p>{% for resource, size in counts.items() %}
 <span class="count"><span id="{{ resource }}">{{ size }}</span> {{ resource }}</span>{% endfor %}
-<h2>Requests of this session</h2>
-<div class="scroll">
-<table id="requests"><tr><td class="path">None yet: they show up here as they come.</table>
-</div>
+<h2>Requests of this session as they come, newest on top</h2>
+<div class="scroll"><table id="requests"></table></div>
 <h2>Routes</h2>
 <table id="routes">{% for route in routes %}
 <tr><td><b>{{ route.methods | join(", ") }}</b>
-<td><code>{% if "GET" in route.methods and "<" not in route.path %}<a href="{{ route.path }}">{% endif %}
-{{ route.path }}</a></code>
+{% if "GET" in route.methods and "<" not in route.path %}
+<td><code><a href="{{ route.path }}">{{ route.path }}</a></code>
+{% else %}
+<td><code>{{ route.path }}</code>
+{% endif %}
 <td>{{ route.summary }}{% endfor %}
 </table>
 <script>
@@ -679,7 +683,7 @@ async function refresh() {
     row.classList.toggle("bad", status >= 400)
     return row
   })
-  if (rows.length) table.replaceChildren(...rows)
+  table.replaceChildren(...rows)
 }
 refresh()
 setInterval(() => refresh().catch(() => {}), 1000)  // the server may be gone
@@ -692,6 +696,7 @@ setInterval(() => refresh().catch(() => {}), 1000)  // the server may be gone
 
 
 ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
+VITE = ",".join(f"http://localhost:{port}" for port in range(5173, 5178))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -706,7 +711,7 @@ class Settings:
     delay: str = field(default="0", metadata={
         "type": "string", "pattern": r"^[0-9]{1,5}(-[0-9]{1,5})?$",
         "description": "milliseconds such as 200 or 200-800, up to 30000"})
-    cors_origins: str = field(default=",".join(f"http://localhost:{port}" for port in range(5173, 5178)), metadata={
+    cors_origins: str = field(default=VITE, metadata={
         "type": "string", "pattern": rf"^(\*|{ORIGIN}( *, *{ORIGIN})*)$",
         "description": "* or origins such as http://localhost:5173, separated by commas"})
     api_prefix: str = field(default="/api", metadata={
@@ -732,21 +737,27 @@ class Settings:
             if text:
                 values[name] = store.read(rule, text)
                 if not store.fits(rule, values[name]):
-                    raise store.InvalidError({name.upper(): f"{name.upper()} must be {store.allowed(rule)}, not {text!r}"})
+                    wrong(name, f"must be {store.allowed(rule)}, not {text!r}")
         return cls(**values)
 
     def delays(self) -> tuple[int, int]:
         """The least and the most that each request is delayed, in ms. Raises InvalidError."""
         least, _, most = self.delay.partition("-")
         if not int(least) <= int(most or least) <= 30_000:
-            raise store.InvalidError({"DELAY": f"DELAY must go up, to 30000 at most, not {self.delay!r}"})
+            wrong("delay", f"must be milliseconds up to 30000, the lesser first, not {self.delay!r}")
         return int(least), int(most or least)
 
     def origins(self) -> str | list[re.Pattern[str]]:
         """The allowed origins as patterns: Flask-CORS would take an IPv6 address for one."""
         if self.cors_origins == "*":
             return "*"
-        return [re.compile(re.escape(origin.strip()) + r"\Z", re.IGNORECASE) for origin in self.cors_origins.split(",")]
+        origins = map(re.escape, re.split(" *, *", self.cors_origins))
+        return [re.compile(origin + r"\Z", re.IGNORECASE) for origin in origins]
+
+
+def wrong(name: str, problem: str) -> NoReturn:
+    """Refuse a setting."""
+    raise store.InvalidError({name.upper(): f"{name.upper()} {problem}"}) from None
 
 
 def seed_tables(source: str) -> dict[str, store.Table]:
@@ -757,7 +768,7 @@ def seed_tables(source: str) -> dict[str, store.Table]:
         reason = str(error.strerror)
     except store.StoreError as error:
         reason = ": ".join(next(iter(error.problems.items())))
-    raise store.InvalidError({"SEED": f"SEED {source}: {reason}"})
+    wrong("seed", f"{source}: {reason}")
 
 
 class RequestHandler(WSGIRequestHandler):
@@ -808,7 +819,7 @@ def serve(config: Settings) -> None:
         host, port = server.getsockname()[:2]
         app = create_app()
         if app.debug and not ip_address(host).is_loopback:
-            raise store.InvalidError({"FLASK_DEBUG": f"FLASK_DEBUG must be 0 where HOST is {host}: the debugger runs code"})
+            wrong("flask_debug", f"must be 0 where HOST is {host}: the debugger runs code")
         name = f"[{config.host}]" if ":" in config.host else config.host
         print(f"Inventory API listening on http://{name}:{port}{config.api}", flush=True)
         if not app.debug:
@@ -822,10 +833,10 @@ def listen(host: str, port: int) -> socket.socket:
     """A socket that listens. Raises InvalidError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # what most clients try
+        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)  # clients try IPv4
         return socket.create_server(address[:2], family=family)
     except OSError as error:
-        raise store.InvalidError({"PORT": f"HOST {host}, PORT {port}: {error.strerror}"}) from None
+        wrong("port", f"{port} on HOST {host}: {error.strerror}")
 
 
 def __getattr__(name: str) -> Flask:

@@ -494,7 +494,7 @@ class Visit:
 class Table:
     """The rows of one resource, oldest first, and what is kept beside them so that no write scans them."""
 
-    def __init__(self, resource: Resource, number: int = 1) -> None:
+    def __init__(self, resource: Resource, number: int) -> None:
         self.resource = resource
         self.rows: dict[str, Row] = {}
         self.claims: dict[Claim, tuple[str, ...]] = {}  # see Resource.claims: the ids of the rows with it

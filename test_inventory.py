@@ -1231,7 +1231,7 @@ def test_a_taken_port_is_told_in_one_line(start):
         _, err = process.communicate(timeout=5)
 
     assert (line, process.returncode) == ("", 1)
-    assert re.fullmatch(r"inventory: HOST 127.0.0.1, PORT \d+: Address already in use.*\n", err)
+    assert re.fullmatch(r"inventory: PORT \d+ on HOST 127.0.0.1: Address already in use.*\n", err)
 
 
 @pytest.mark.parametrize("settings", [{"DELAY": "x"}, {"SEED": "no.json"}, {"FLASK_DEBUG": "1", "HOST": "0.0.0.0"}])
