@@ -28,29 +28,12 @@ from random import randint
 from typing import Any, NoReturn
 from urllib.parse import parse_qs, urlencode
 
-from flask import (
-    Blueprint,
-    Flask,
-    Response,
-    current_app,
-    g,
-    render_template_string,
-    request,
-)
+from flask import Blueprint, Flask, Response, current_app, g, render_template_string, request
 from flask_cors import CORS
 from werkzeug.datastructures import ETags, Headers
-from werkzeug.exceptions import (
-    HTTPException,
-    RequestEntityTooLarge,
-    UnsupportedMediaType,
-)
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
 from werkzeug.http import parse_etags
-from werkzeug.serving import (
-    WSGIRequestHandler,
-    is_running_from_reloader,
-    make_server,
-    run_simple,
-)
+from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, make_server, run_simple
 
 import store
 
@@ -157,7 +140,7 @@ def wishes(query: str) -> dict[str, Any]:
         return {}
     texts, rules = arguments(query), WISHES["properties"]
     values = {name: store.read(rules[name], texts[name][-1]) for name in rules if name in texts}
-    found = store.problems(store.check(WISHES, values), {})
+    found = store.problems(store.check(WISHES, values))
     if found and not request.routing_exception:
         raise store.InvalidError(found)
     return {} if found else values

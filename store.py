@@ -7,14 +7,14 @@ import gc
 import json
 import re
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Container, Hashable, Iterable, Iterator, Mapping
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
 from copy import copy
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from json.encoder import encode_basestring_ascii
 from math import isfinite
@@ -217,22 +217,25 @@ def unique_values(schema: Schema, value: Any) -> Iterator[tuple[str, str]]:
                 yield name, value[name]
 
 
-def problems(findings: Iterable[Finding], ids: Mapping[str, Collection[str]]) -> dict[str, str]:
-    """The first 100 problems by place, once references are settled against the ids of each resource."""
+Ids = Callable[[str], Container[str]]  # the ids of a resource
+
+
+def problems(findings: Iterable[Finding], ids: Ids = lambda _: ()) -> dict[str, str]:
+    """The first 100 problems by place, once references are settled."""
     found: dict[str, str] = {}
     for place, finding in findings:
         if isinstance(finding, str):
             found.setdefault(place, finding)
-        elif finding.id not in ids[finding.resource]:
+        elif finding.id not in ids(finding.resource):
             found.setdefault(place, f"{label(place)} must be the id of one of the {finding.resource}")
         if len(found) == 100:
             break
     return found
 
 
-def require(schema: Schema, value: Any, place: str = "") -> None:
-    """Raise InvalidError unless the value keeps to a schema that has no references."""
-    if found := problems(check(schema, value, place), {}):
+def require(schema: Schema, value: Any, place: str = "", ids: Ids = lambda _: ()) -> None:
+    """Raise InvalidError unless the value keeps to the schema."""
+    if found := problems(check(schema, value, place), ids):
         raise InvalidError(found)
 
 
@@ -468,7 +471,7 @@ class Fault:
 
 def fault_of(body: Mapping[str, Any]) -> Fault:
     """A fault from a client's values. Raises InvalidError."""
-    found = problems(check(schema_of(Fault), body), {})
+    found = problems(check(schema_of(Fault), body))
     if body.get("after") is True and body.get("status", 503) is None:
         found.setdefault("after", "After must be false where status is null")
     if found:
@@ -497,7 +500,7 @@ class Table:
     def __init__(self, resource: Resource, number: int) -> None:
         self.resource = resource
         self.rows: dict[str, Row] = {}
-        self.claims: dict[Claim, tuple[str, ...]] = {}  # see Resource.claims: the ids of the rows with it
+        self.claims: Counter[Claim] = Counter()  # how many rows have each (see Resource.claims)
         self.number = number  # the id of the next new row
         self.version = next(versions)
 
@@ -518,7 +521,7 @@ class Table:
         row = Row(record, next(versions), self.resource.json(record))
         self._release(record.id)
         for claim in self.resource.claims(record):
-            self.claims[claim] = (*self.claims.get(claim, ()), record.id)
+            self.claims[claim] += 1
         self.rows[record.id] = row
         self.version = row.version
         if record.id == str(self.number):
@@ -531,9 +534,15 @@ class Table:
         del self.rows[id]
         self.version = next(versions)
 
+    def holder(self, claim: Claim) -> str | None:
+        """The id of the first row with a claim. To find it takes a scan, but only a refusal has one to find."""
+        if claim not in self.claims:
+            return None
+        return next(id for id, row in self.rows.items() if claim in self.resource.claims(row.record))
+
     def _release(self, id: str) -> None:
         for claim in self.resource.claims(self.rows[id].record) if id in self.rows else ():
-            self.claims[claim] = tuple(other for other in self.claims[claim] if other != id)
+            self.claims[claim] -= 1
             if not self.claims[claim]:
                 del self.claims[claim]
 
@@ -543,30 +552,28 @@ def tables_of(state: Mapping[str, Any], now: str) -> dict[str, Table]:
 
     Raises InvalidError with every problem by its place, such as `orders[0].items[2].item_id`.
     """
-    ids = {name: fill_ids(state.get(name)) for name in RESOURCES}
-    if found := problems(check(STATE, state), ids):
-        raise InvalidError(found)
+    ids = cache(lambda name: dict.fromkeys(fill_ids(state.get(name))))
+    require(STATE, state, ids=ids)
     tables = {}
     for name, resource in RESOURCES.items():
-        table = tables[name] = Table(resource, next_number(ids[name]))
-        for id, row in zip(ids[name], state.get(name, ()), strict=True):
+        table = tables[name] = Table(resource, next_number(ids(name)))
+        for id, row in zip(ids(name), state.get(name, ()), strict=True):
             table.put(resource.model(id=id, created_at=row.get("created_at") or now,
                                      updated_at=row.get("updated_at"), **resource.values(row)))
     return tables
 
 
-def next_number(ids: Iterable[Any]) -> int:
+def next_number(ids: Iterable[str]) -> int:
     """One more than the largest id of at most 15 digits, or 1."""
-    numbers = [int(id) for id in ids if isinstance(id, str) and re.fullmatch("[0-9]{1,15}", id)]
-    return 1 + max(numbers, default=0)
+    return 1 + max((int(id) for id in ids if re.fullmatch("[0-9]{1,15}", id)), default=0)
 
 
-def fill_ids(rows: Any) -> list[Any]:
+def fill_ids(rows: Any) -> list[str]:
     """The ids of rows that nobody has checked yet, with the next free number where one has none."""
-    given = [row.get("id") if isinstance(row, dict) else None for row in rows or () if isinstance(rows, list)]
+    given = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     taken = {id for id in given if isinstance(id, str)}
-    free = (id for id in map(str, count(next_number(given))) if id not in taken)
-    return [next(free) if id is None else id for id in given]
+    free = (id for id in map(str, count(next_number(taken))) if id not in taken)
+    return [next(free) if id is None else str(id) for id in given]
 
 
 Expected = Container[str] | None  # tags of which a row must have one
@@ -625,7 +632,7 @@ class Store:
         findings = list(check(RESOURCES[name].change, body))
         with self._lock:
             row = self._find(name, id, expected)
-            values = self._accept(name, id, body, findings)
+            values = self._accept(name, row, body, findings)
             return self._own(name).put(replace(row.record, updated_at=self.now(), **values))
 
     def delete(self, name: str, id: str, expected: Expected = None) -> None:
@@ -633,7 +640,7 @@ class Store:
         with self._lock:
             self._find(name, id, expected)
             for table in self._tables.values():
-                for other in table.claims.get(Reference(name, id), ()):
+                if other := table.holder(Reference(name, id)):
                     title, by = RESOURCES[name].title, table.resource.title.lower()
                     raise ConflictError("id", f"{title} {id} is named by {by} {other}")
             self._own(name).remove(id)
@@ -652,16 +659,17 @@ class Store:
             raise StaleError("Precondition failed")
         return row
 
-    def _accept(self, name: str, id: str | None, body: Mapping[str, Any],
+    def _accept(self, name: str, row: Row | None, body: Mapping[str, Any],
                 findings: list[Finding]) -> dict[str, Any]:
-        ids = {name: table.rows for name, table in self._tables.items()} if findings else {}
-        if found := problems(findings, ids):
+        """The values of a body for a row. Raises InvalidError, ConflictError."""
+        if found := problems(findings, lambda name: self._tables[name].rows):
             raise InvalidError(found)
-        for key in unique_values(RESOURCES[name].change, body) if RESOURCES[name].unique else ():
-            for other in self._tables[name].claims.get(key, ()):
-                if other != id:
+        if RESOURCES[name].unique:
+            mine = RESOURCES[name].claims(row.record) if row else ()
+            for claim in unique_values(RESOURCES[name].change, body):
+                if claim not in mine and (other := self._tables[name].holder(claim)):
                     by = RESOURCES[name].title.lower()
-                    raise ConflictError(key[0], f"{label(key[0])} {key[1]} is taken by {by} {other}")
+                    raise ConflictError(claim[0], f"{label(claim[0])} {claim[1]} is taken by {by} {other}")
         return RESOURCES[name].values(body)
 
     def _own(self, name: str) -> Table:
