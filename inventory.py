@@ -716,7 +716,8 @@ class Settings:
             raise TypeError(f"there is no setting {', '.join(unknown)}")
         values: dict[str, Any] = {}
         for name, rule in rules.items():
-            text = os.environ.get(name.upper(), "") if given.get(name) is None else str(given[name])
+            value = os.environ.get(name.upper(), "") if given.get(name) is None else given[name]
+            text = str(value).lower() if isinstance(value, bool) else str(value)
             if text:
                 values[name] = store.read(rule, text)
                 if not store.fits(rule, values[name]):
@@ -750,7 +751,7 @@ def seed_tables(source: str) -> dict[str, store.Table]:
     except OSError as error:
         reason = str(error.strerror)
     except store.StoreError as error:
-        reason = ": ".join(next(iter(error.problems.items())))
+        reason = ": ".join(filter(None, next(iter(error.problems.items()))))
     wrong("seed", f"{source}: {reason}")
 
 

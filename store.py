@@ -173,7 +173,7 @@ Claim = Reference | tuple[str, str] | str
 
 def label(place: str) -> str:
     """A place as a sentence begins with it: `items[0].item_id` is "Item id"."""
-    name = place.rpartition(".")[2].replace("_", " ")
+    name = place.rpartition(".")[2].replace("_", " ").strip() or "it"
     return name[:1].upper() + name[1:]
 
 
@@ -535,7 +535,7 @@ class Table:
         self.version = next(versions)
 
     def holder(self, claim: Claim) -> str | None:
-        """The id of the first row with a claim. To find it takes a scan, but only a refusal has one to find."""
+        """The id of the first row with a claim; to find it takes a scan, and only a refusal has one."""
         if claim not in self.claims:
             return None
         return next(id for id, row in self.rows.items() if claim in self.resource.claims(row.record))

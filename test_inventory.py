@@ -1188,9 +1188,11 @@ def test_a_seed_file_is_a_state(serve, tmp_path):
     file.write_bytes(state(serve(seed="demo")))
     assert state(serve(seed=str(file))) == file.read_bytes()
 
-    file.write_text('{"items": [{"name": ""}]}')
-    with pytest.raises(Exception, match=r"seed.json: items\[0\].name: Name must be"):
-        create_app(seed=str(file))
+    for content, reason in (('{"items": [{"name": ""}]}', r"items\[0\].name: Name must be"),
+                            ("[]", "It must be an object"), ("{", "body: Body is not JSON")):
+        file.write_text(content)
+        with pytest.raises(Exception, match=f"^SEED .*seed.json: {reason}"):
+            create_app(seed=str(file))
 
 
 # Running
