@@ -331,6 +331,7 @@ def shelf(api) -> Api:
     ("quantity=2&quantity=7", "2 7 10"),
     ("id=10", "10"),
     ("name=n", ""),
+    ("description=", "1 2 3 4 5 6 7 8 9 10"),
     ("updated_at=", "1 2 4 5 6 7 8 9 10 11 12"),
     ("updated_at_ne=", "3"),
     ("updated_at_ne=2026-02-01T00:00:00.000Z", "1 2 4 5 6 7 8 9 10 11 12"),
@@ -601,7 +602,8 @@ def test_answers_and_errors_can_be_read_across_origins(api, path):
 
 
 @pytest.mark.parametrize("setting, origin, allowed", [
-    (None, "http://localhost:5177", True), (None, "http://localhost:51733", False), (None, "http://evil.example", False),
+    (None, "http://localhost:5173", True), (None, "http://localhost:5177", True),
+    (None, "http://localhost:5178", False), (None, "http://localhost:51733", False), (None, "http://evil.example", False),
     ("*", "http://evil.example", True), ("http://[::1]:80, http://b.c", "http://[::1]:80", True),
     ("http://[::1]:80, http://b.c", "http://b.c", True), ("http://b.c", "http://bxc", False),
     ("http://b.c", "http://b.c.evil", False),
@@ -1080,6 +1082,7 @@ def test_the_document_describes_what_is_sent(api):
     def sent(path: str, method: str) -> set[str]:
         operation = paths[path][method]
         body = operation.get("requestBody", {"required": False})
+        assert all(each["required"] == (each["in"] == "path") for each in operation["parameters"])
         return {f"{each['in']} {each['name']}" for each in operation["parameters"]
                 if each["in"] != "query"} | ({"body"} if body["required"] else set())
 
