@@ -168,7 +168,7 @@ class Reference:
 
 
 Finding = tuple[str, str | Reference]  # the place, and a problem's sentence or a reference
-Claim = Reference | tuple[str, str] | str
+Claim = Reference | tuple[str, str]  # what a row refers to, or a unique field's name and value
 
 
 def label(place: str) -> str:
@@ -297,12 +297,14 @@ class Order(Record):
         "type": "array", "maxItems": 1000, "items": LINE})
 
 
+# Resources
+
 ENCODERS: dict[type, Callable[[Any], str]] = {
     str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr,
     type(None): lambda _: "null"}
-SINGLE = ("sort", "page", "per_page")  # parameters of a list of which only the last counts
 IGNORED: Schema = {"description": "ignored, so that a row can be sent back as it came"}
 SUFFIXES = ("", "_ne", "_gt", "_gte", "_lt", "_lte", "_like")  # of a field's name in a list's query
+SINGLE = ("sort", "page", "per_page")  # what else a query has that counts once; the rest may come again
 
 
 class Resource:
@@ -315,7 +317,7 @@ class Resource:
         rules = self.rules = {name: schema["properties"][name] for name in columns}
         self.writable = [name for name in columns if not rules[name].get("readOnly")]
         self.unique = [name for name in self.writable if rules[name].get("x-unique")]
-        self.referring = [name for name in self.writable if "x-references" in repr(rules[name])]
+        self.referring = [name for name in self.writable if "x-references" in repr(rules[name])]  # at any depth
         self.texts = [name for name in self.writable if rules[name]["type"] == "string"]
 
         self.defaults = {each.name: each.default for each in fields(model) if each.name in self.writable
@@ -344,10 +346,9 @@ class Resource:
 
     def claims(self, record: Record) -> set[Claim]:
         """What a record takes for itself: its unique values, and the rows that it refers to."""
-        found: set[Claim] = {(name, getattr(record, name)) for name in self.unique}
-        for name in self.referring:  # whose check finds no problems in a record
-            found |= {each for _, each in check(self.rules[name], getattr(record, name))}
-        return found
+        findings = (each for name in self.referring for _, each in check(self.rules[name], getattr(record, name)))
+        return {*((name, getattr(record, name)) for name in self.unique),
+                *(each for each in findings if isinstance(each, Reference))}
 
     def json(self, record: Record) -> bytes:
         """A record as a line of JSON; field by field takes half the time of `json.dumps` of a dict."""
@@ -395,8 +396,7 @@ class Row:
         return f"{self.version:x}"
 
 
-# In microseconds, so that it starts above all that an earlier process can have counted.
-versions = count(time.time_ns() // 1000)
+versions = count(time.time_ns() // 1000)  # microseconds: above all that an earlier process can have counted
 
 # Lists
 
@@ -406,7 +406,7 @@ def natural(text: str) -> tuple[int, str]:
     return len(text), text
 
 
-def test(suffix: str, wanted: list[Any], order: Callable[[Any], Any]) -> Callable[[Any], bool]:
+def condition(suffix: str, wanted: list[Any], order: Callable[[Any], Any]) -> Callable[[Any], bool]:
     """What a filter's suffix and its values ask of a field's value."""
     if suffix == "":
         return frozenset(wanted).__contains__
@@ -427,11 +427,12 @@ def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> lis
         rule, get = resource.rules[field], attrgetter(f"record.{field}")
         null = "null" in rule["type"] and suffix in ("", "_ne")  # an empty text stands for null
         wanted = [value or None for value in query[name]] if null else query[name]
-        holds = test(suffix, wanted, natural if rule.get("x-natural") else lambda value: value)
+        holds = condition(suffix, wanted, natural if rule.get("x-natural") else lambda value: value)
         rows = [row for row in rows if holds(get(row))]
     for part in query.get("q", ()):
-        get, part = attrgetter(*(f"record.{name}" for name in resource.texts)), part.casefold()
-        rows = [row for row in rows if any(part in value.casefold() for value in get(row))]
+        part = part.casefold()
+        rows = [row for row in rows
+                if any(part in getattr(row.record, name).casefold() for name in resource.texts)]
     for name in reversed(query["sort"].split(",") if "sort" in query else ()):
         rows = sorted(rows, key=sort_key(resource, name.lstrip("-")), reverse=name.startswith("-"))
     return rows
