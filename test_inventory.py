@@ -929,14 +929,11 @@ def test_a_wrong_fault_is_refused(api, body, places):
     assert api.get("/mock/faults").json == []
 
 
-def test_the_journal_tells_what_came_in_the_order_of_arrival(api):
+def test_the_journal_tells_what_came_in_the_order_of_arrival(api, begin_slowly):
     api.put("/mock/clock", json={"now": NOW})
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(api.application.test_client().get, "/items?_delay=300")
-        while not api.get("/mock/faults").data or slow.running() is False:
-            pass
-        api.post("/items", json={"name": "x"})
-        slow.result()
+    slow = begin_slowly("GET", "/items?q=x")
+    api.post("/items", json={"name": "x"})
+    slow.result()
     api.post("/nowhere", data=b"[1, 2", content_type="application/json")
     for size in (10_240, 10_241):
         api.post("/nowhere", data=b"[1]".ljust(size), content_type="application/json")
@@ -947,8 +944,8 @@ def test_the_journal_tells_what_came_in_the_order_of_arrival(api):
         ("GET", "/items", 200), ("POST", "/items", 201), *[("POST", "/nowhere", 404)] * 3]
     assert [each["body"] for each in seen] == [None, {"name": "x"}, None, [1], None]
     assert list(seen[0]) == ["at", "method", "path", "query", "status", "duration_ms", "body"]
-    assert (seen[0]["at"], seen[0]["query"]) == (NOW, "_delay=300")
-    assert seen[0]["duration_ms"] >= 300
+    assert (seen[0]["at"], seen[0]["query"]) == (NOW, "q=x")
+    assert seen[0]["duration_ms"] >= 500
     assert api.delete("/mock/requests").status_code == 204
     assert api.get("/mock/requests").json == []
 
@@ -975,26 +972,42 @@ def test_of_several_delays_the_longest_counts(serve):
     for query, least in (("", 60), ("", 20), ("?_delay=90", 90), ("?_delay=0", 20)):
         status, took = elapsed_ms(lambda query=query: api.get("/items" + query))
         assert (status, took >= least) == (200, True)
-    assert elapsed_ms(lambda: api.get("/health"))[1] < 20
 
 
-def test_a_delayed_request_delays_nobody_else(api):
+def test_the_controls_are_not_delayed(serve):
+    api = serve(delay="30000")
+
+    assert {api.get(path).status_code for path in ("/health", "/mock/state", "/")} == {200}
+
+
+@pytest.fixture
+def begin_slowly(api) -> Iterator[Callable]:
+    """Begin a request that takes half a second, and return as soon as it has arrived."""
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(api.application.test_client().post, "/items?_delay=1000", json={"name": "slow"})
-        assert api.post("/items", json={"name": "quick"}).json["id"] == "1"
-        assert not slow.done()
-        assert slow.result().json["id"] == "2"
+        def begin(method: str, path: str, **options):
+            api.post("/mock/faults", json={"path": "*", "method": method, "status": None, "delay": 500})
+            slow = pool.submit(api.application.test_client().open, path, method=method, **options)
+            while api.get("/mock/faults").json:
+                pass
+            return slow
+        yield begin
 
 
-def test_a_reset_leaves_behind_what_is_still_under_way(api):
-    with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(api.application.test_client().post, "/items?_delay=200", json={"name": "old test"})
-        while not api.get("/items").data or not slow.running():
-            pass
-        api.delete("/mock/state")
-        slow.result()
+def test_a_delayed_request_delays_nobody_else(api, begin_slowly):
+    slow = begin_slowly("POST", "/items", json={"name": "slow"})
 
+    assert api.post("/items", json={"name": "quick"}).json["id"] == "1"
+    assert slow.result().json["id"] == "2"
+
+
+def test_a_reset_leaves_behind_what_is_still_under_way(api, begin_slowly):
+    slow = begin_slowly("POST", "/items", json={"name": "of the test before"})
+
+    api.delete("/mock/state")
+
+    assert slow.result().status_code == 201
     assert api.get("/items").json == []
+    assert [each["path"] for each in api.get("/mock/requests").json] == ["/items"]
 
 
 def test_one_request_can_ask_for_an_error(api):
