@@ -327,8 +327,9 @@ def arguments(query: str) -> dict[str, list[str]]:
 def read_query(resource: store.Resource, texts: Mapping[str, list[str]]) -> dict[str, Any]:
     """A list's parameters, read by type: all its values, or the last. Raises InvalidError."""
     rules = resource.query["properties"]
+    counted = {name: given[-1:] if name in store.SINGLE else given for name, given in texts.items()}
     values = {name: [store.read(rules.get(name, store.TEXT), text) for text in given]
-              for name, given in texts.items() if not name.startswith("_")}
+              for name, given in counted.items() if not name.startswith("_")}
     store.require(resource.query, {  # of several values one that does not fit stands for all
         name: next((value for value in given if not store.fits(rules.get(name, {}), value)), given[-1])
         for name, given in values.items()})

@@ -359,6 +359,7 @@ def shelf(api) -> Api:
     ("sort=updated_at", "1 2 4 5 6 7 8 9 10 11 12 3"),
     ("sort=-updated_at", "3 1 2 4 5 6 7 8 9 10 11 12"),
     ("sort=name&sort=-id&id_gt=10", "12 11"),
+    ("page=x&page=2&per_page=0&per_page=5", "6 7 8 9 10"),
     ("_=123&_x", "1 2 3 4 5 6 7 8 9 10 11 12"),
     ("status=pending&sort=-id&page=2&per_page=3", "3"),
 ])
