@@ -473,15 +473,19 @@ CLOCK = {**store.OBJECT, "properties": {"now": store.TIME}, "required": ["now"]}
 
 def entry(visit: store.Visit) -> bytes:
     """A journal entry's JSON; the body stands in it as it was sent, if it is JSON at all."""
-    at = visit.at if isinstance(visit.at, str) else store.timestamp(datetime.fromtimestamp(visit.at, UTC))
     body = visit.body or b"null"
     try:
         store.parse(body)
     except store.StoreError:
         body = b"null"
-    told = {"at": at, "method": visit.method, "path": visit.path, "query": visit.query,
+    return json.dumps(told(visit))[:-1].encode() + b', "body": ' + body + b"}\n"
+
+
+def told(visit: store.Visit) -> dict[str, Any]:
+    """A journal entry without the body."""
+    at = visit.at if isinstance(visit.at, str) else store.timestamp(datetime.fromtimestamp(visit.at, UTC))
+    return {"at": at, "method": visit.method, "path": visit.path, "query": visit.query,
             "status": visit.status, "duration_ms": round(visit.duration_ms, 1)}
-    return json.dumps(told)[:-1].encode() + b', "body": ' + body + b"}\n"
 
 
 def finished(session: store.Store) -> list[store.Visit]:
@@ -511,7 +515,7 @@ def document_routes(api: str) -> Blueprint:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "api": api, "routes": routes_of(current_app),
                  "counts": {name: len(rows) for name, rows in g.session.state().items()},
-                 "requests": [json.loads(entry(visit)) for visit in finished(g.session)[:-101:-1]]}
+                 "requests": [told(visit) for visit in finished(g.session)[:-101:-1]]}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer_json(shown)
         return render_template_string(PAGE, **shown)
@@ -573,13 +577,13 @@ def operation(resource: store.Resource | None, verb: str, method: str, summary: 
     for error in [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends:
         responses[str(error)] = {"description": sentence(error)} | content(ref("Error"))
 
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         "operationId": f"{verb}{title}" + method.title() * (verb == "update"), "summary": summary,
         "parameters": parameters, "responses": responses}
     if sends:
         schema = ref(f"New{title}" if verb == "create" else f"{title}Change")
-        told["requestBody"] = {"required": True, **content(schema)}
-    return told
+        described["requestBody"] = {"required": True, **content(schema)}
+    return described
 
 
 def closed(**properties: Any) -> dict[str, Any]:

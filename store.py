@@ -317,7 +317,7 @@ class Resource:
         rules = self.rules = {name: schema["properties"][name] for name in columns}
         self.writable = [name for name in columns if not rules[name].get("readOnly")]
         self.unique = [name for name in self.writable if rules[name].get("x-unique")]
-        self.referring = [name for name in self.writable if "x-references" in repr(rules[name])]  # at any depth
+        self.referring = [name for name in self.writable if "x-references" in repr(rules[name])]
         self.texts = [name for name in self.writable if rules[name]["type"] == "string"]
 
         self.defaults = {each.name: each.default for each in fields(model) if each.name in self.writable
@@ -346,9 +346,10 @@ class Resource:
 
     def claims(self, record: Record) -> set[Claim]:
         """What a record takes for itself: its unique values, and the rows that it refers to."""
-        findings = (each for name in self.referring for _, each in check(self.rules[name], getattr(record, name)))
-        return {*((name, getattr(record, name)) for name in self.unique),
-                *(each for each in findings if isinstance(each, Reference))}
+        unique = {(name, getattr(record, name)) for name in self.unique}
+        return unique | {each for name in self.referring
+                         for _, each in check(self.rules[name], getattr(record, name))
+                         if isinstance(each, Reference)}
 
     def json(self, record: Record) -> bytes:
         """A record as a line of JSON; field by field takes half the time of `json.dumps` of a dict."""
