@@ -122,7 +122,7 @@ def delay_or_fail(session: store.Store, visit: store.Visit, delay: int) -> Respo
     """Wait for the longest delay (ms) that applies; answer in the view's place if the request shall fail."""
     wish = wishes(visit.query)
     if "_status" not in wish:
-        visit.fault = session.strike(visit.method, visit.path)
+        visit.fault = session.strike(visit.method, visit.path.rstrip("/") or "/")
     elif not request.routing_exception:
         visit.fault = store.Fault(path=visit.path, status=wish["_status"])
     delay = max(delay, wish.get("_delay", 0), visit.fault.delay if visit.fault else 0)

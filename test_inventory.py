@@ -888,7 +888,7 @@ def test_the_first_fault_that_fits_is_used(demo):
                   {"path": "*", "method": "DELETE", "status": 504}):
         demo.post("/mock/faults", json=fault)
 
-    assert [demo.get(path).status_code for path in ("/items/1", "/items/1", "/items", "/orders")] == [500, 502, 502, 200]
+    assert [demo.get(path).status_code for path in ("/items/1/", "/items/1", "/items", "/orders")] == [500, 502, 502, 200]
     assert demo.delete("/orders/1").status_code == 504
     assert [fault["status"] for fault in demo.get("/mock/faults").json] == [502]
     assert demo.delete("/mock/faults").status_code == 204
