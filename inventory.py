@@ -51,7 +51,7 @@ def create_app(**settings: object) -> Flask:
     api = config.api
     sessions, cache = store.Sessions(seed_tables(config.seed)), store.Cache(32 * MIB)
 
-    app = Flask(__name__, static_folder=None)
+    app = App(__name__, static_folder=None)
     app.debug = config.flask_debug in ("1", "true")
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # browsers reject a redirected preflight
     CORS(app, origins=config.origins(), supports_credentials=True, always_send=False, max_age=600,
@@ -67,6 +67,14 @@ def create_app(**settings: object) -> Flask:
     return app
 
 
+class App(Flask):
+    """Flask, but for its own answer to OPTIONS, which is to be like ours."""
+
+    def make_default_options_response(self) -> Response:
+        """Tell the allowed methods, without a body."""
+        return answer(b"", 200, ("Allow", super().make_default_options_response().headers.get("Allow", "")))
+
+
 # Hooks
 
 
@@ -79,7 +87,7 @@ def add_hooks(app: Flask, sessions: store.Sessions, api: str, delays: tuple[int,
     def arrive() -> Response | None:
         environ = request.environ  # a look into this dict is cheap, a use of `request` or `g` is not
         if environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
-            return answer(b"")  # a preflight succeeds on any path
+            return app.make_default_options_response()  # a preflight succeeds on any path
         try:
             g.session = session = sessions.get(session_name(environ))
         except store.InvalidError:
@@ -98,8 +106,8 @@ def add_hooks(app: Flask, sessions: store.Sessions, api: str, delays: tuple[int,
     def leave(response: Response) -> Response:
         visit: store.Visit | None = g.get("visit")
         if visit:
-            if visit.fault and visit.fault.after:
-                response = injected(visit.fault)
+            if visit.fault and visit.fault.status and visit.fault.after:
+                response = injected(visit.fault.status)
             visit.body = small_body(request.environ)
             visit.duration_ms = 1000 * (time.perf_counter() - visit.began)
             visit.status = response.status_code
@@ -128,7 +136,9 @@ def delay_or_fail(session: store.Store, visit: store.Visit, delay: int) -> Respo
     delay = max(delay, wish.get("_delay", 0), visit.fault.delay if visit.fault else 0)
     if delay:
         time.sleep(delay / 1000)  # holding no lock: other requests go on
-    return injected(visit.fault) if visit.fault and visit.fault.status and not visit.fault.after else None
+    if visit.fault and visit.fault.status and not visit.fault.after:
+        return injected(visit.fault.status)
+    return None
 
 
 WISHES: dict[str, Any] = {"type": "object", "properties": {"_delay": store.DELAY, "_status": store.STATUS}}
@@ -370,9 +380,8 @@ def refusal(code: int, error: str, details: Mapping[str, Any] | None = None) -> 
     return answer_json(body, code)
 
 
-def injected(fault: store.Fault) -> Response:
+def injected(code: int) -> Response:
     """The error that a client has asked for."""
-    code = fault.status or 503
     return refusal(code, sentence(code), {"injected": True})
 
 
@@ -386,7 +395,6 @@ def sentence(code: int) -> str:
 
 
 # Mock controls
-
 
 mock = Blueprint("mock", __name__)
 
@@ -691,22 +699,22 @@ VITE = ",".join(f"http://localhost:{port}" for port in range(5173, 5178))
 class Settings:
     """What the environment may say, in upper case: `port` is `PORT`. Times are in milliseconds."""
 
-    host: str = field(default="127.0.0.1", metadata={"type": "string"})
+    host: str = field(default="127.0.0.1", metadata=store.TEXT)
     port: int = field(default=5000, metadata={"type": "integer", "minimum": 0, "maximum": 65535})
-    seed: str = field(default="", metadata={
-        "type": "string", "pattern": r"^(demo|[0-9]{1,8}|.+\.json)$",
+    seed: str = field(default="", metadata=store.TEXT | {
+        "pattern": r"^(demo|[0-9]{1,8}|.+\.json)$",
         "description": "demo, a number of items, or the path of a .json file"})
-    delay: str = field(default="0", metadata={
-        "type": "string", "pattern": r"^[0-9]{1,5}(-[0-9]{1,5})?$",
+    delay: str = field(default="0", metadata=store.TEXT | {
+        "pattern": r"^[0-9]{1,5}(-[0-9]{1,5})?$",
         "description": "milliseconds such as 200 or 200-800, up to 30000"})
-    cors_origins: str = field(default=VITE, metadata={
-        "type": "string", "pattern": rf"^(\*|{ORIGIN}( *, *{ORIGIN})*)$",
+    cors_origins: str = field(default=VITE, metadata=store.TEXT | {
+        "pattern": rf"^(\*|{ORIGIN}( *, *{ORIGIN})*)$",
         "description": "* or origins such as http://localhost:5173, separated by commas"})
-    api_prefix: str = field(default="/api", metadata={
-        "type": "string", "pattern": r"^(/[A-Za-z0-9._~-]+)+$", "description": "a path such as /api"})
-    api_version: str = field(default="v1", metadata={
-        "type": "string", "pattern": r"^[A-Za-z0-9._~-]+$", "description": "a part of a path such as v1"})
-    flask_debug: str = field(default="0", metadata={"type": "string", "enum": ["0", "1", "false", "true"]})
+    api_prefix: str = field(default="/api", metadata=store.TEXT | {
+        "pattern": r"^(/[A-Za-z0-9._~-]+)+$", "description": "a path such as /api"})
+    api_version: str = field(default="v1", metadata=store.TEXT | {
+        "pattern": r"^[A-Za-z0-9._~-]+$", "description": "a part of a path such as v1"})
+    flask_debug: str = field(default="0", metadata=store.TEXT | {"enum": ["0", "1", "false", "true"]})
 
     @property
     def api(self) -> str:

@@ -588,15 +588,16 @@ class Store:
     """
 
     def __init__(self, seed: Mapping[str, Table]) -> None:
-        # The lock policy: whoever reads or changes what stands below holds this lock, from the
-        # first look to the last change, or another thread changes in between what was looked at.
+        # The lock policy: whoever reads or changes the tables holds this lock, from the first look
+        # to the last change, or another thread changes in between what was looked at.
         # It is one for all tables because a rule may span two: an item that an order names stays.
         # Nothing slow happens under it: bodies are checked before, lists are made after.
         self._lock = Lock()
         self._seed = seed
         self._tables = dict(seed)
+        # From outside these are only set, appended to or read as a whole, each of which is one step;
+        # `strike`, which looks at the faults and then changes them, holds the lock.
         self.faults: list[Fault] = []
-        # These two need no lock: to set an attribute and to append to a deque are one step each.
         self.frozen: str | None = None  # the time at which the clock stands
         self.journal: deque[Visit] = deque(maxlen=500)
 
@@ -793,14 +794,12 @@ START = datetime(2026, 1, 5, 9, tzinfo=UTC)
 def seed(source: str) -> dict[str, Table]:
     """The tables to begin with: `demo`, a number of generated items, a .json file, or empty for none.
 
-    Raises InvalidError, or OSError if the file cannot be read.
+    Raises InvalidError or MalformedError for what a file holds, OSError if it cannot be read.
     """
     if source == "demo":
         return tables_of(demo(), timestamp())
     if source.endswith(".json"):
         return tables_of(parse(Path(source).read_bytes()), timestamp())
-    if not re.fullmatch("[0-9]{0,8}", source):
-        raise InvalidError({"seed": "must be demo, a number of items, or the path of a .json file"})
     tables = tables_of({}, "")
     generate(tables["items"], int(source or 0))
     return tables
@@ -829,4 +828,3 @@ def generate(table: Table, size: int) -> None:
             table.put(Item(id=str(number), created_at=created_at, name=name,
                            status=STATUSES[number * 7 % 11 % 3], quantity=number * 37 % 251))
     gc.enable()
-    gc.freeze()  # nor does it later: no collection has to look at these rows again

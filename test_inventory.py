@@ -532,8 +532,9 @@ def test_a_body_has_one_mebibyte_at_most(api, size, status, chunked):
     assert status == 201 or response.json == {"error": "Request body too large"}
 
 
-def test_no_such_route_is_told_in_json(api):
-    response = api.get("/nowhere")
+@pytest.mark.parametrize("path", ["/nowhere", "/items//1", "/items/1/x"])
+def test_no_such_route_is_told_in_json(api, path):
+    response = api.get(path)
 
     assert (response.status_code, response.json) == (404, {"error": "Resource not found"})
 
@@ -575,6 +576,9 @@ def test_of_several_errors_the_first_in_the_order_is_told(demo):
 def test_everything_is_not_to_be_stored(demo):
     for path in ("/items", "/items/1", "/items/99", "/health", "/mock/clock", "/nowhere"):
         assert demo.get(path).headers["Cache-Control"] == "no-store"
+    options = demo.options("/items/1")
+    assert (options.headers["Cache-Control"], options.content_type, options.data) == ("no-store", None, b"")
+    assert "PATCH" in options.headers["Allow"]
 
 
 # CORS
@@ -601,6 +605,10 @@ def test_answers_and_errors_can_be_read_across_origins(api, path):
 
     assert response.headers["Access-Control-Allow-Origin"] == ORIGIN["Origin"]
     assert response.headers["Access-Control-Expose-Headers"] == "ETag, Link, Location, X-Total-Count"
+
+
+def test_what_does_not_come_from_a_page_gets_no_cors_headers(api):
+    assert not [name for name, _ in api.get("/items").headers if name.startswith("Access-Control")]
 
 
 @pytest.mark.parametrize("setting, origin, allowed", [
@@ -1247,6 +1255,8 @@ def start() -> Iterator[Callable]:
 def test_it_says_where_it_listens_logs_a_line_a_request_and_ends_cleanly(start, number):
     process, line = start(SEED="demo")
     url = re.fullmatch(r"Inventory API listening on (http://127\.0\.0\.1:\d+/api/v1)\n", line)[1]
+    with urllib.request.urlopen(url.removesuffix("api/v1") + "?live"):
+        pass  # the home page refreshing itself, which is not logged
     with urllib.request.urlopen(url + "/items") as response:
         assert len(json.load(response)) == 12
 
@@ -1275,13 +1285,22 @@ def test_what_will_not_do_is_told_in_one_line(start, settings):
     assert next(iter(settings)) in err
 
 
-def test_what_is_not_http_is_refused_in_json(start):
+CHUNKED = b"POST /api/v1/items HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("sent, status", [
+    (b"GET " + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+    (b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n", 431),
+    (CHUNKED + b"no length\r\n", 400),
+    (CHUNKED + b"d\r\n{\"name\": \"x\"}\r\n0\r\n\r\n", 201),
+], ids=["a long line", "many headers", "a broken chunk", "whole chunks"])
+def test_what_comes_in_pieces_or_is_not_http_is_answered_in_json(start, sent, status):
     _, line = start()
     port = int(re.search(r":(\d+)/", line)[1])
 
-    with socket.create_connection(("127.0.0.1", port)) as connection:
-        connection.sendall(b"GET " + b"x" * 70_000 + b" HTTP/1.1\r\n\r\n")
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(sent)
         answer = connection.makefile("rb").read().decode()
 
-    assert answer.startswith("HTTP/1.1 414 ")
-    assert "error" in json.loads(answer.partition("\r\n\r\n")[2])
+    assert answer.startswith(f"HTTP/1.1 {status} ")
+    assert {"error", "name"} & json.loads(answer.partition("\r\n\r\n")[2]).keys()
