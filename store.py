@@ -525,7 +525,7 @@ class Table:
         for claim in self.resource.claims(record):
             self.claims[claim] += 1
         self.rows[record.id] = row
-        self.version = row.version
+        self.version = next(versions)  # not the row's: no tag stands for a row and for a list
         if record.id == str(self.number):
             self.number += 1
         return row

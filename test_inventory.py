@@ -463,6 +463,13 @@ def test_if_match_protects_a_newer_version(demo, method):
     assert demo.open("/items/1", method=method, json={}, headers={"If-Match": f'"x", {new}'}).status_code in (200, 204)
 
 
+def test_no_two_rows_and_no_list_share_a_tag(stocked):
+    stocked.put("/items/2", json={})
+    paths = [f"/{name}{each}" for name in KINDS for each in ("", "/1", "/2")]
+
+    assert len({stocked.get(path).headers["ETag"] for path in paths}) == len(paths)
+
+
 def test_a_tag_never_comes_back_for_other_content(demo):
     seen = {}
     for name in ("a", "b"):
