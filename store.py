@@ -1,44 +1,38 @@
 """The data: records and their rules, lists, a locked store, and the sessions that keep stores apart.
 
-Read it from top to bottom; each section uses only what stands above it. Nothing here knows of HTTP.
+Read it from top to bottom: each section uses only what stands above it. Nothing here knows of HTTP.
 """
 
-import gc
 import json
 import re
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Container, Hashable, Iterable, Iterator, Mapping
-from copy import copy
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from functools import cache, partial
+from functools import partial
 from itertools import count
 from json.encoder import encode_basestring_ascii
-from math import isfinite
-from operator import attrgetter, ge, gt, le, lt
-from pathlib import Path
+from operator import attrgetter, contains, ge, gt, le, lt, ne
 from threading import Lock
-from typing import Any
+from types import NoneType
+from typing import Any, NamedTuple
 
 # Errors
 
 
 class StoreError(Exception):
-    """A refusal: one sentence, and where it helps the problems by the place of each."""
+    """A refusal in one sentence: the first of its problems, a sentence by each place, if it has no other."""
 
-    def __init__(self, message: str, problems: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.problems = problems or {}
+    def __init__(self, problems: Mapping[str, str], sentence: str = "") -> None:
+        super().__init__(sentence or next(iter(problems.values())))
+        self.problems = problems
 
 
 class InvalidError(StoreError):
-    """Raised if values break the rules; `problems` has a sentence for each place, in field order."""
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        super().__init__(next(iter(problems.values())), problems)
+    """Raised if something breaks the rules."""
 
 
 class NotFoundError(StoreError):
@@ -50,73 +44,63 @@ class StaleError(StoreError):
 
 
 class ConflictError(StoreError):
-    """Raised if a valid change collides with another row because of the field at a place."""
-
-    def __init__(self, place: str, sentence: str) -> None:
-        super().__init__(sentence, {place: sentence})
+    """Raised if a valid change collides with another row."""
 
 
-class MalformedError(StoreError):
-    """Raised if bytes are not JSON."""
-
-
-# JSON, strictly: RFC 8259 in UTF-8, with numbers that a double can hold
-
-
-def number(convert: Callable[[str], float], text: str) -> float:
-    """A number from its JSON text. Raises ValueError where a double cannot hold it."""
-    if not isfinite(float(text)):
-        raise ValueError(f"{text[:20]} is not a number that a double can hold")
-    return convert(text)
-
-
-DECODER = json.JSONDecoder(parse_int=partial(number, int), parse_float=partial(number, float),
-                           parse_constant=partial(number, float))
-
-
-def parse(raw: bytes) -> Any:
-    """The value that JSON text stands for. Raises MalformedError."""
-    try:
-        return DECODER.decode(raw.decode())
-    except RecursionError:
-        raise MalformedError("Bad request", {"body": "Body is nested too deeply"}) from None
-    except ValueError as error:
-        raise MalformedError("Bad request", {"body": f"Body is not JSON: {error}"}) from None
-
-
-# Rules: a field's metadata is its JSON Schema; keywords of our own begin with x-
+# Rules: a field's metadata is its JSON Schema; the description says what it allows, x- marks our own keywords
 
 Schema = Mapping[str, Any]
 
+
+class Claim(NamedTuple):
+    """What only the other rows can settle: that a value is unique, or that it is the id of one of them."""
+
+    keyword: str  # x-unique or x-references
+    of: str  # which field, or which resource
+    value: str
+
+
+Finding = tuple[str, str, Claim | None]  # a place, the sentence of its problem, and what decides if it is one
+
+
+def rule(kind: str | list[str], words: str, **keywords: Any) -> dict[str, Any]:
+    """A schema, and what it allows in words."""
+    texts = {word: ", ".join(value) if isinstance(value, list) else value for word, value in keywords.items()}
+    return {"type": kind, **keywords, "description": words.format_map(texts)}
+
+
+def closed(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> dict[str, Any]:
+    """The schema of an object that has these properties and no others."""
+    keywords = {"properties": properties, "required": list(required), "additionalProperties": False}
+    return rule("object", "an object", **keywords)
+
+
 SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.isspace
-NOT_BLANK = rf"^[\s\S]*[^{SPACES}][\s\S]*$"
-TOKEN: Any = {"type": "string", "pattern": r"^[A-Za-z0-9._-]{1,64}$",
-              "description": "1 to 64 of the characters A-Z a-z 0-9 . _ -"}
-ID = TOKEN | {"pattern": r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$",
-              "description": TOKEN["description"] + ", but not . or ..",
-              "readOnly": True, "x-unique": True, "x-natural": True}
-TIME = {"type": "string", "format": "date-time", "description": "a UTC time such as 2026-01-01T09:30:00.000Z"}
-TEXT = {"type": "string"}
-NAME = TEXT | {"minLength": 1, "pattern": NOT_BLANK}
-WHOLE = {"type": "integer", "maximum": 2**53 - 1}  # the largest that JavaScript holds exactly
-OBJECT = {"type": "object", "additionalProperties": False}
-KINDS = {"string": "a string", "integer": "an integer", "boolean": "true or false", "object": "an object",
-         "array": "an array"}
-BOUNDS = {"string": " of {} characters", "integer": " from {}", "array": " of {} elements"}
+TOKEN = rule("string", "1 to 64 of the characters A-Z a-z 0-9 . _ -", pattern=r"^[A-Za-z0-9._-]{1,64}$")
+ID = rule("string", TOKEN["description"] + ", but not . or ..", pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$")
+TIME = rule("string", "a UTC time such as 2026-01-01T09:30:00.000Z", format="date-time")
+STRING = rule("string", "a string")
+TEXT = partial(rule, "string", "a string of at most {maxLength} characters")
+NAME = partial(rule, "string", "a string of 1 to {maxLength} characters, not all blank",
+               minLength=1, pattern=rf"^[\s\S]*[^{SPACES}][\s\S]*$")
+ONE_OF = partial(rule, "string", "one of {enum}")
+INTEGER = rule("integer", "an integer")
+WHOLE = partial(rule, "integer", "an integer from {minimum} to {maximum}",
+                minimum=0, maximum=2**53 - 1)  # the largest that JavaScript holds exactly
 
-
-def allowed(schema: Schema) -> str:
-    """What a schema allows, in words."""
-    if "description" in schema:
-        return str(schema["description"])
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    kind, *null = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    least, most = (next((schema[word] for word in words if word in schema), None)
-                   for words in (("minimum", "minLength"), ("maximum", "maxLength", "maxItems")))
-    span = f"at most {most}" if least is None else f"{least} to {most}"
-    blank = ", not all blank" if schema.get("pattern") == NOT_BLANK else ""
-    return KINDS[kind] + (BOUNDS[kind].format(span) if most else "") + blank + ", or null" * len(null)
+TYPES = {str: "string", int: "integer", bool: "boolean", NoneType: "null", dict: "object", list: "array",
+         tuple: "array"}
+KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
+    "type":      lambda value, names: TYPES.get(type(value), "number") in names,  # one name, or a list
+    "enum":      lambda value, names: value in names,
+    "minimum":   ge,
+    "maximum":   le,
+    "minLength": lambda value, least: len(value) >= least,
+    "maxLength": lambda value, most: len(value) <= most,
+    "maxItems":  lambda value, most: len(value) <= most,
+    "pattern":   lambda value, pattern: re.fullmatch(pattern, value) is not None,
+    "format":    lambda value, _: is_timestamp(value),
+}
 
 
 def timestamp(moment: datetime | None = None) -> str:
@@ -124,119 +108,63 @@ def timestamp(moment: datetime | None = None) -> str:
     return (moment or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def is_timestamp(value: str) -> bool:
+def is_timestamp(text: str) -> bool:
     """Whether it is a moment, in exactly the form that `timestamp` writes."""
     try:
-        return value.endswith("Z") and timestamp(datetime.fromisoformat(value)) == value
+        return text.endswith("Z") and timestamp(datetime.fromisoformat(text)) == text
     except ValueError:
         return False
 
 
-TYPES: dict[str, set[type]] = {  # exactly these: True is an int to Python, not to JSON
-    "string": {str}, "integer": {int}, "boolean": {bool}, "null": {type(None)}, "object": {dict},
-    "array": {list, tuple}}
-KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
-    "type":      lambda value, names: any(type(value) in TYPES[name] for name in names)
-                 if isinstance(names, list) else type(value) in TYPES[names],
-    "enum":      lambda value, allowed: value in allowed,
-    "minimum":   lambda value, least: value >= least,
-    "maximum":   lambda value, most: value <= most,
-    "minLength": lambda value, least: len(value) >= least,
-    "maxLength": lambda value, most: len(value) <= most,
-    "maxItems":  lambda value, most: len(value) <= most,
-    "pattern":   lambda value, pattern: re.fullmatch(pattern, value) is not None,
-    "format":    lambda value, name: name != "date-time" or is_timestamp(value),
-}
-
-
-def fits(schema: Schema, value: Any) -> bool:
-    """Whether a value by itself, without what it contains, keeps to a schema whose first word is its type."""
-    if value is None:
-        return "null" in schema.get("type", "null")
-    for word, wanted in schema.items():
-        if word in KEYWORDS and not KEYWORDS[word](value, wanted):
-            return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """What only a look at the tables can settle: that a resource has a row with this id."""
-
-    resource: str
-    id: str
-
-
-Finding = tuple[str, str | Reference]  # the place, and a problem's sentence or a reference
-Claim = Reference | tuple[str, str]  # what a row refers to, or a unique field's name and value
-
-
 def label(place: str) -> str:
     """A place as a sentence begins with it: `items[0].item_id` is "Item id"."""
-    name = place.rpartition(".")[2].replace("_", " ").strip() or "it"
+    name = place.rpartition(".")[2].replace("_", " ")
     return name[:1].upper() + name[1:]
 
 
 def check(schema: Schema, value: Any, place: str = "") -> Iterator[Finding]:
-    """Find what breaks the schema, and what has still to be settled, in the schema's order."""
-    if not fits(schema, value):
-        yield place, f"{label(place)} must be {allowed(schema)}"
-    elif "x-references" in schema:
-        yield place, Reference(schema["x-references"], value)
+    """Find in the schema's order what breaks it, or does so unless a claim can be granted."""
+    if value is None and "null" in schema.get("type", "null"):
+        return
+    if not all(KEYWORDS[word](value, wanted) for word, wanted in schema.items() if word in KEYWORDS):
+        yield place, f"{label(place)} must be {schema['description']}", None
     elif isinstance(value, dict):
-        yield from check_properties(schema, value, f"{place}." if place else "")
-    elif isinstance(value, (list, tuple)) and "items" in schema:
-        seen: set[tuple[str, str]] = set()
+        yield from check_properties(schema, value, place and f"{place}.")
+    elif isinstance(value, list | tuple):
         for index, element in enumerate(value):
             yield from check(schema["items"], element, f"{place}[{index}]")
-            for key in unique_values(schema["items"], element):
-                if key in seen:
-                    yield f"{place}[{index}].{key[0]}", f"{label(key[0])} {key[1]} is there twice"
-                seen.add(key)
+    elif of := schema.get("x-unique"):
+        yield place, f"{label(place)} {value} is taken", Claim("x-unique", of, value)
+    elif of := schema.get("x-references"):
+        yield place, f"{label(place)} must be the id of one of the {of}", Claim("x-references", of, value)
 
 
 def check_properties(schema: Schema, value: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
     """The part of `check` for an object."""
-    properties = schema.get("properties", {})
-    for name, rule in properties.items():
+    rules = schema.get("properties", {})
+    for name in rules:
         if name in value:
-            yield from check(rule, value[name], prefix + name)
+            yield from check(rules[name], value[name], prefix + name)
         elif name in schema.get("required", ()):
-            yield prefix + name, f"{label(name)} is required"
-    if schema.get("additionalProperties") is False:
-        for name in value:
-            if name not in properties:
-                yield prefix + name, f"{name} is not known here; allowed are {', '.join(properties)}"
+            yield prefix + name, f"{label(name)} is required", None
+    for name in value if "additionalProperties" in schema else ():
+        if name not in rules:
+            yield prefix + name, f"{name} is not known here; allowed are {', '.join(rules)}", None
 
 
-def unique_values(schema: Schema, value: Any) -> Iterator[tuple[str, str]]:
-    """The name and the text of each field of an object that no other may share."""
-    if isinstance(value, dict):
-        for name, rule in schema.get("properties", {}).items():
-            if rule.get("x-unique") and isinstance(value.get(name), str):
-                yield name, value[name]
-
-
-Ids = Callable[[str], Container[str]]  # the ids of a resource
-
-
-def problems(findings: Iterable[Finding], ids: Ids = lambda _: ()) -> dict[str, str]:
-    """The first 100 problems by place, once references are settled."""
-    found: dict[str, str] = {}
-    for place, finding in findings:
-        if isinstance(finding, str):
-            found.setdefault(place, finding)
-        elif finding.id not in ids(finding.resource):
-            found.setdefault(place, f"{label(place)} must be the id of one of the {finding.resource}")
-        if len(found) == 100:
+def require(findings: Iterable[Finding], ids: Callable[[str], Container[str]] = lambda of: ()) -> None:
+    """Raise InvalidError with the first 100 problems, if any. `ids` gives those of a resource."""
+    problems: dict[str, str] = {}
+    seen: set[Claim | None] = set()
+    for place, sentence, claim in findings:
+        refers = claim and claim.keyword == "x-references"
+        if not claim or (claim.value not in ids(claim.of) if refers else claim in seen):
+            problems[place] = sentence
+        seen.add(claim)
+        if len(problems) == 100:
             break
-    return found
-
-
-def require(schema: Schema, value: Any, place: str = "", ids: Ids = lambda _: ()) -> None:
-    """Raise InvalidError unless the value keeps to the schema."""
-    if found := problems(check(schema, value, place), ids):
-        raise InvalidError(found)
+    if problems:
+        raise InvalidError(problems)
 
 
 def read(schema: Schema, text: str) -> int | str:
@@ -244,12 +172,6 @@ def read(schema: Schema, text: str) -> int | str:
     if schema.get("type") == "integer" and re.fullmatch("-?[0-9]{1,1000}", text):
         return int(text)
     return text
-
-
-def schema_of(model: type) -> dict[str, Any]:
-    """The JSON Schema of a dataclass: its fields, and nothing else."""
-    return {**OBJECT, "properties": {each.name: dict(each.metadata) for each in fields(model)},
-            "required": [each.name for each in fields(model) if each.default is MISSING]}
 
 
 # Records
@@ -267,120 +189,113 @@ class ItemStatus(StrEnum):
 class Record:
     """What the store itself gives to each row."""
 
-    id: str = field(metadata=ID)
+    id: str = field(metadata=ID | {"readOnly": True, "x-unique": True, "x-natural": True})
     created_at: str = field(metadata=TIME | {"readOnly": True})
     updated_at: str | None = field(default=None, metadata=TIME | {
-        "type": ["string", "null"], "readOnly": True})
+        "readOnly": True, "type": ["string", "null"]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item(Record):
     """Something in stock."""
 
-    name: str = field(metadata=NAME | {"maxLength": 255})
-    description: str = field(default="", metadata=TEXT | {"maxLength": 10_000})
-    status: ItemStatus = field(default=ItemStatus.PENDING, metadata=TEXT | {"enum": list(ItemStatus)})
-    quantity: int = field(default=0, metadata=WHOLE | {"minimum": 0})
+    name: str = field(metadata=NAME(maxLength=255))
+    description: str = field(default="", metadata=TEXT(maxLength=10_000))
+    status: ItemStatus = field(default=ItemStatus.PENDING, metadata=ONE_OF(enum=list(ItemStatus)))
+    quantity: int = field(default=0, metadata=WHOLE())
 
 
-LINE = {"type": "object", "properties": {
-    "item_id": TEXT | {"x-references": "items"}, "quantity": WHOLE | {"minimum": 1}}}
+LINE = rule("object", "an object", properties={
+    "item_id": STRING | {"x-references": "items"}, "quantity": WHOLE(minimum=1)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Record):
     """What somebody ordered; a line may name an item and say how many, and hold anything else."""
 
-    internal_number: str = field(metadata=NAME | {"maxLength": 50, "x-unique": True})
-    status: str = field(default="pending", metadata=NAME | {"maxLength": 50})
-    items: tuple[dict[str, Any], ...] = field(default=(), metadata={
-        "type": "array", "maxItems": 1000, "items": LINE})
+    internal_number: str = field(metadata=NAME(maxLength=50) | {"x-unique": True})
+    status: str = field(default="pending", metadata=NAME(maxLength=50))
+    items: tuple[dict[str, Any], ...] = field(default=(), metadata=rule(
+        "array", "an array of at most {maxItems} elements", maxItems=1000, items=LINE))
 
 
 # Resources
 
-ENCODERS: dict[type, Callable[[Any], str]] = {
-    str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr,
-    type(None): lambda _: "null"}
 IGNORED: Schema = {"description": "ignored, so that a row can be sent back as it came"}
-SUFFIXES = ("", "_ne", "_gt", "_gte", "_lt", "_lte", "_like")  # of a field's name in a list's query
-SINGLE = ("sort", "page", "per_page")  # what else a query has that counts once; the rest may come again
+ENCODERS: dict[type, Callable[[Any], str]] = {  # the rest is left to json.dumps
+    str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr, NoneType: lambda _: "null"}
+OPERATORS: dict[str, Callable[[Any, Any], bool]] = {  # of a list's filters, by what follows the field's name
+    "": lambda value, several: value in several, "_ne": ne, "_gt": gt, "_gte": ge, "_lt": lt, "_lte": le,
+    "_like": contains}
 
 
 class Resource:
-    """All that follows from a dataclass of records, derived once."""
+    """What follows from a dataclass of records: the schemas of what comes and goes, and a row's JSON."""
 
     def __init__(self, name: str, model: type[Record]) -> None:
         self.name, self.model, self.title = name, model, model.__name__
-        schema = schema_of(model)
-        columns = sorted(schema["properties"], key=("created_at", "updated_at").__contains__)  # these last
-        rules = self.rules = {name: schema["properties"][name] for name in columns}
-        self.writable = [name for name in columns if not rules[name].get("readOnly")]
-        self.unique = [name for name in self.writable if rules[name].get("x-unique")]
-        self.referring = [name for name in self.writable if "x-references" in repr(rules[name])]
-        self.texts = [name for name in self.writable if rules[name]["type"] == "string"]
+        columns = sorted(fields(model), key=lambda each: each.name.endswith("ed_at"))  # the times come last
+        rules = self.rules = {each.name: dict(each.metadata) for each in columns}
+        for column in rules:
+            if "x-unique" in rules[column]:
+                rules[column]["x-unique"] = f"{name}.{column}"
+        self.writable = [column for column in rules if "readOnly" not in rules[column]]
+        self.texts = [column for column in self.writable if rules[column]["type"] == "string"]
+        self.claiming = [column for column in self.writable if "x-" in repr(rules[column])]
+        self.defaults = {each.name: each.default for each in columns if each.default is not MISSING}
 
-        self.defaults = {each.name: each.default for each in fields(model) if each.name in self.writable
-                         and each.default is not MISSING}
-        self.row = schema | {"properties": rules, "required": columns}
-        self.new = self.row | {
-            "properties": {name: rules[name] if name in self.writable else IGNORED for name in columns},
-            "required": [name for name in schema["required"] if name in self.writable]}
-        self.change = self.new | {"required": []}
-        self.state = self.new | {"properties": {
-            name: rule if name in self.writable else rule | {"type": ["string", "null"]}
-            for name, rule in rules.items()}}
-        self.filters = {name + suffix: (name, suffix) for name, rule in rules.items() for suffix in SUFFIXES
-                        if rule["type"] != "array" and not (suffix == "_like" and rule["type"] == "integer")}
-        self.query = query_schema(self)
+        sent = {column: rules[column] if column in self.writable else IGNORED for column in rules}
+        needed = [column for column in self.writable if column not in self.defaults]
+        self.row, self.new, self.change = closed(rules, rules), closed(sent, needed), closed(sent)
+        self.state = closed({column: each if column in self.writable else each | {"type": ["string", "null"]}
+                             for column, each in rules.items()}, needed)
+        self.filters = {
+            column + suffix: (column, suffix) for column, each in rules.items() for suffix in OPERATORS
+            if each["type"] != "array" and (each["type"], suffix) != ("integer", "_like")}
+        self.query = closed(query_rules(self))
 
-        self._template = "{" + ", ".join(f'"{name}": %s' for name in columns) + "}\n"
-        self._values = attrgetter(*columns)
-        self._convert: dict[str, Any] = {
-            each.name: each.type for each in fields(model) if {"enum", "items"} & each.metadata.keys()}
+        self._types: dict[str, Any] = {
+            each.name: each.type for each in columns if {"enum", "items"} & each.metadata.keys()}
+        self._template = "{" + ", ".join(f'"{column}": %s' for column in rules) + "}\n"
+        self._values = attrgetter(*rules)
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a checked body that a client may write, in the types of the record."""
-        return {name: self._convert[name](body[name]) if name in self._convert else body[name]
+        return {name: self._types[name](body[name]) if name in self._types else body[name]
                 for name in self.writable if name in body}
 
     def claims(self, record: Record) -> set[Claim]:
-        """What a record takes for itself: its unique values, and the rows that it refers to."""
-        unique = {(name, getattr(record, name)) for name in self.unique}
-        return unique | {each for name in self.referring
-                         for _, each in check(self.rules[name], getattr(record, name))
-                         if isinstance(each, Reference)}
+        """What a record takes for itself, and what it refers to."""
+        return {claim for name in self.claiming
+                for _, _, claim in check(self.rules[name], getattr(record, name)) if claim}
 
     def json(self, record: Record) -> bytes:
-        """A record as a line of JSON; field by field takes half the time of `json.dumps` of a dict."""
-        values = self._values(record)
-        return (self._template % tuple([ENCODERS.get(type(v), json.dumps)(v) for v in values])).encode()
+        """A record as a line of JSON, field by field: in less than half the time of `json.dumps`."""
+        texts = [ENCODERS.get(type(value), json.dumps)(value) for value in self._values(record)]
+        return (self._template % tuple(texts)).encode()
 
 
-def query_schema(resource: Resource) -> dict[str, Any]:
-    """The schema of a list's query, a value each."""
-    names = sorted({name for name, _ in resource.filters.values()})
-    one = f"-?({'|'.join(names)})"
-    return {**OBJECT, "properties": {
-        **{name: asked(resource.rules[field], suffix) for name, (field, suffix) in resource.filters.items()},
-        "q": TEXT,
-        "sort": {"type": "string", "pattern": f"^{one}(,{one})*$", "description":
-                 f"a comma-separated list of {', '.join(names)}, with - before one to descend"},
-        "page": {"type": "integer", "minimum": 1, "description": "an integer of at least 1"},
-        "per_page": {"type": "integer", "minimum": 1, "maximum": 1000}}}
-
-
-def asked(rule: Schema, suffix: str) -> Schema:
-    """What a filter takes: a value of the field's type, in or out of its bounds; any text to look for."""
-    if rule["type"] == "integer":
-        return {"type": "integer"}
-    return {"type": "string", "enum": rule["enum"]} if "enum" in rule and suffix != "_like" else TEXT
+def query_rules(resource: Resource) -> dict[str, Schema]:
+    """The schemas of a list's parameters. A filter takes what the field's type has, or a text to look for."""
+    rules = {name: INTEGER if resource.rules[column]["type"] == "integer" else
+             resource.rules[column] if "enum" in resource.rules[column] and suffix != "_like" else STRING
+             for name, (column, suffix) in resource.filters.items()}
+    columns = dict.fromkeys(column for column, _ in resource.filters.values())
+    one = f"-?({'|'.join(columns)})"
+    return rules | {
+        "q": STRING,
+        "sort": rule("string", f"a comma-separated list of {', '.join(columns)}, - before one to descend",
+                     pattern=f"^{one}(,{one})*$"),
+        "page": rule("integer", "an integer of at least {minimum}", minimum=1),
+        "per_page": WHOLE(minimum=1, maximum=1000)}
 
 
 RESOURCES = {each.name: each for each in (Resource("items", Item), Resource("orders", Order))}
+STATE = closed({name: rule("array", "an array", items=each.state) for name, each in RESOURCES.items()})
 
-STATE: Schema = {**OBJECT, "properties": {
-    each.name: {"type": "array", "items": each.state} for each in RESOURCES.values()}}
+# Rows and lists
+
+versions = count(time.time_ns() // 1000)  # microseconds: above all that an earlier process can have counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,262 +306,212 @@ class Row:
     version: int
     json: bytes
 
-    @property
-    def tag(self) -> str:
-        """The version as text."""
-        return f"{self.version:x}"
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A table's rows at one moment, oldest first, with a version like a row's, and lists made of them."""
+
+    rows: list[Row]
+    version: int
+    lists: dict[int, Any] = field(default_factory=dict)  # they go with the snapshot, so none is ever stale
 
 
-versions = count(time.time_ns() // 1000)  # microseconds: above all that an earlier process can have counted
-
-# Lists
-
-
-def natural(text: str) -> tuple[int, str]:
-    """A key that sorts 2 before 10."""
-    return len(text), text
-
-
-def condition(suffix: str, wanted: list[Any], order: Callable[[Any], Any]) -> Callable[[Any], bool]:
-    """What a filter's suffix and its values ask of a field's value."""
-    if suffix == "":
-        return frozenset(wanted).__contains__
-    if suffix == "_ne":
-        return lambda value: value not in wanted
+def key_of(rule: Schema, suffix: str = "") -> Callable[[Any], Any]:
+    """What a field's values are compared by: ids by length first, so 2 before 10; null as the empty text."""
     if suffix == "_like":
-        parts = [part.casefold() for part in wanted]
-        return lambda value: value is not None and all(part in value.casefold() for part in parts)
-    compare, strictest = {"_gt": (gt, max), "_gte": (ge, max), "_lt": (lt, min), "_lte": (le, min)}[suffix]
-    limit = strictest(map(order, wanted))
-    return lambda value: value is not None and compare(order(value), limit)
+        return str.casefold
+    if "x-natural" in rule:
+        return lambda text: (len(text), text)
+    return (lambda text: text or "") if "null" in rule["type"] else lambda value: value
 
 
 def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
     """The rows that a query (see `resource.query`) asks for, in its order."""
     for name in query.keys() & resource.filters:
-        field, suffix = resource.filters[name]
-        rule, get = resource.rules[field], attrgetter(f"record.{field}")
-        null = "null" in rule["type"] and suffix in ("", "_ne")  # an empty text stands for null
-        wanted = [value or None for value in query[name]] if null else query[name]
-        holds = condition(suffix, wanted, natural if rule.get("x-natural") else lambda value: value)
-        rows = [row for row in rows if holds(get(row))]
-    for part in query.get("q", ()):
-        part = part.casefold()
+        column, suffix = resource.filters[name]
+        get, key = attrgetter(f"record.{column}"), key_of(resource.rules[column], suffix)
+        if suffix not in ("", "_ne"):  # only these two know null
+            rows = [row for row in rows if get(row) is not None]
+        wanted = [key(value) for value in query[name]]
+        for each in wanted if suffix else [wanted]:
+            rows = [row for row in rows if OPERATORS[suffix](key(get(row)), each)]
+    for part in map(str.casefold, query.get("q", ())):
         rows = [row for row in rows
                 if any(part in getattr(row.record, name).casefold() for name in resource.texts)]
     for name in reversed(query["sort"].split(",") if "sort" in query else ()):
-        rows = sorted(rows, key=sort_key(resource, name.lstrip("-")), reverse=name.startswith("-"))
+        column = name.lstrip("-")
+        get, key = attrgetter(f"record.{column}"), key_of(resource.rules[column])
+        rows = sorted(rows, key=lambda row: key(get(row)), reverse=name.startswith("-"))
     return rows
-
-
-def sort_key(resource: Resource, field: str) -> Callable[[Row], Any]:
-    """By a field's value: null first, ids by length and then by text."""
-    rule, get = resource.rules[field], attrgetter(f"record.{field}")
-    if rule.get("x-natural"):
-        return lambda row: natural(get(row))
-    if "null" in rule["type"]:
-        return lambda row: ((value := get(row)) is not None, value)
-    return get
 
 
 # The store
 
-
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-STATUS = {"type": "integer", "minimum": 400, "maximum": 599}
-DELAY = {"type": "integer", "minimum": 0, "maximum": 30_000}
+STATUS = WHOLE(minimum=400, maximum=599)
+DELAY = WHOLE(maximum=30_000)
+OR_NULL = partial(rule, ["integer", "null"], "an integer from {minimum} to {maximum}, or null")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """What awaits the next `times` requests that fit (None: all): `status`, after `delay` ms."""
+    """What awaits the next `times` requests that fit (None: all of them): `status`, after `delay` ms."""
 
-    method: str = field(default="*", metadata=TEXT | {"enum": ["*", *METHODS]})
-    path: str = field(metadata=TEXT | {
-        "pattern": r"^[/*?\[][\s\S]{0,999}$",
-        "description": "a pattern such as /items/* or *, of 1000 characters at most"})
-    status: int | None = field(default=503, metadata=STATUS | {"type": ["integer", "null"]})
+    method: str = field(default="*", metadata=ONE_OF(enum=["*", *METHODS]))
+    path: str = field(metadata=rule("string", "a pattern such as /items/* or *, of 1000 characters at most",
+                                    pattern=r"^[/*?\[][\s\S]{0,999}$"))
+    status: int | None = field(default=503, metadata=OR_NULL(minimum=400, maximum=599))
     delay: int = field(default=0, metadata=DELAY)
-    times: int | None = field(default=1, metadata=WHOLE | {"type": ["integer", "null"], "minimum": 1})
-    after: bool = field(default=False, metadata={"type": "boolean"})
+    times: int | None = field(default=1, metadata=OR_NULL(minimum=1, maximum=2**53 - 1))
+    after: bool = field(default=False, metadata=rule("boolean", "true or false"))
+
+    def __post_init__(self) -> None:
+        if self.after and self.status is None:
+            raise InvalidError({"after": "After must be false where status is null"})
 
 
-def fault_of(body: Mapping[str, Any]) -> Fault:
-    """A fault from a client's values. Raises InvalidError."""
-    found = problems(check(schema_of(Fault), body))
-    if body.get("after") is True and body.get("status", 503) is None:
-        found.setdefault("after", "After must be false where status is null")
-    if found:
-        raise InvalidError(found)
-    return Fault(**body)
+FAULT = closed({each.name: each.metadata for each in fields(Fault)}, ["path"])
 
 
-@dataclass(slots=True)
-class Visit:
-    """A journal entry: a request, and how it was answered once it is."""
+class Tables:
+    """The rows of each resource, oldest first, and what is kept beside them so that no write scans them."""
 
-    began: float
-    at: str | float  # a frozen clock's time, or seconds since 1970, which cost less to take
-    method: str
-    path: str
-    query: str
-    fault: Fault | None = None
-    status: int | None = None
-    duration_ms: float = 0
-    body: bytes | None = None
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[str, Row]] = {name: {} for name in RESOURCES}
+        self.claims: Counter[Claim] = Counter()  # how many rows make each
+        self.numbers = dict.fromkeys(RESOURCES, 1)  # the ids of the next new rows
+        self.snapshots: dict[str, Snapshot] = {}  # of those that have not changed since
 
-
-class Table:
-    """The rows of one resource, oldest first, and what is kept beside them so that no write scans them."""
-
-    def __init__(self, resource: Resource, number: int) -> None:
-        self.resource = resource
-        self.rows: dict[str, Row] = {}
-        self.claims: Counter[Claim] = Counter()  # how many rows have each (see Resource.claims)
-        self.number = number  # the id of the next new row
-        self.version = next(versions)
-
-    def copy(self) -> "Table":
-        """A table that changes by itself. Rows never change, so the two share them."""
-        twin = copy(self)
-        twin.rows, twin.claims = self.rows.copy(), self.claims.copy()
+    def copy(self) -> "Tables":
+        """Tables that change by themselves. The rows, which never change, are shared."""
+        twin = Tables()
+        twin.rows = {name: rows.copy() for name, rows in self.rows.items()}
+        twin.claims, twin.numbers = self.claims.copy(), self.numbers.copy()
+        twin.snapshots = self.snapshots.copy()
         return twin
 
-    def free_id(self) -> str:
-        """The id for a new row."""
-        while str(self.number) in self.rows:
-            self.number += 1
-        return str(self.number)
-
-    def put(self, record: Record) -> Row:
+    def put(self, name: str, record: Record) -> Row:
         """Add a record as the newest row, or in the place of the row with its id."""
-        row = Row(record, next(versions), self.resource.json(record))
-        self._release(record.id)
-        for claim in self.resource.claims(record):
-            self.claims[claim] += 1
-        self.rows[record.id] = row
-        self.version = next(versions)  # not the row's: no tag stands for a row and for a list
-        if record.id == str(self.number):
-            self.number += 1
+        row = Row(record, next(versions), RESOURCES[name].json(record))
+        if record.id in self.rows[name]:
+            self._count(name, record.id, -1)
+        self.rows[name][record.id] = row
+        self._count(name, record.id, 1)
+        if record.id == str(self.numbers[name]):
+            self.numbers[name] += 1
         return row
 
-    def remove(self, id: str) -> None:
+    def free_id(self, name: str) -> str:
+        """The id for a new row."""
+        while str(self.numbers[name]) in self.rows[name]:
+            self.numbers[name] += 1
+        return str(self.numbers[name])
+
+    def remove(self, name: str, id: str) -> None:
         """Take a row out."""
-        self._release(id)
-        del self.rows[id]
-        self.version = next(versions)
+        self._count(name, id, -1)
+        del self.rows[name][id]
 
-    def holder(self, claim: Claim) -> str | None:
-        """The id of the first row with a claim; to find it takes a scan, and only a refusal has one."""
-        if claim not in self.claims:
-            return None
-        return next(id for id, row in self.rows.items() if claim in self.resource.claims(row.record))
-
-    def _release(self, id: str) -> None:
-        for claim in self.resource.claims(self.rows[id].record) if id in self.rows else ():
-            self.claims[claim] -= 1
+    def _count(self, name: str, id: str, step: int) -> None:
+        """Count the claims of a row that has come (1) or is about to go (-1)."""
+        self.snapshots.pop(name, None)
+        for claim in RESOURCES[name].claims(self.rows[name][id].record):
+            self.claims[claim] += step
             if not self.claims[claim]:
                 del self.claims[claim]
 
+    def holder(self, claim: Claim) -> str:
+        """The first row that makes a claim, such as "order 2", or nothing; only a refusal has to scan."""
+        if claim not in self.claims:
+            return ""
+        return next(f"{RESOURCES[name].title.lower()} {id}" for name, rows in self.rows.items()
+                    for id, row in rows.items() if claim in RESOURCES[name].claims(row.record))
 
-def tables_of(state: Mapping[str, Any], now: str) -> dict[str, Table]:
-    """Tables with the rows of a whole state; ids and times that it lacks are filled in.
+
+def tables_of(state: Mapping[str, Any], now: str) -> Tables:
+    """Tables with the rows of a whole state, with ids and times where it has none.
 
     Raises InvalidError with every problem by its place, such as `orders[0].items[2].item_id`.
     """
-    ids = cache(lambda name: dict.fromkeys(fill_ids(state.get(name))))
-    require(STATE, state, ids=ids)
-    tables = {}
+    tables, ids = Tables(), dict[str, dict[str, None]]()
+    for name in RESOURCES:
+        tables.numbers[name], ids[name] = numbered(state.get(name))
+    require(check(STATE, state), ids.__getitem__)
     for name, resource in RESOURCES.items():
-        table = tables[name] = Table(resource, next_number(ids(name)))
-        for id, row in zip(ids(name), state.get(name, ()), strict=True):
-            table.put(resource.model(id=id, created_at=row.get("created_at") or now,
-                                     updated_at=row.get("updated_at"), **resource.values(row)))
+        for id, row in zip(ids[name], state.get(name, ()), strict=True):
+            tables.put(name, resource.model(id=id, created_at=row.get("created_at") or now,
+                                            updated_at=row.get("updated_at"), **resource.values(row)))
     return tables
 
 
-def next_number(ids: Iterable[str]) -> int:
-    """One more than the largest id of at most 15 digits, or 1."""
-    return 1 + max((int(id) for id in ids if re.fullmatch("[0-9]{1,15}", id)), default=0)
-
-
-def fill_ids(rows: Any) -> list[str]:
-    """The ids of rows that nobody has checked yet, with the next free number where one has none."""
+def numbered(rows: Any) -> tuple[int, dict[str, None]]:
+    """The ids of rows that nobody has checked yet, numbers where they have none, and the first of these."""
     given = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     taken = {id for id in given if isinstance(id, str)}
-    free = (id for id in map(str, count(next_number(taken))) if id not in taken)
-    return [next(free) if id is None else str(id) for id in given]
+    first = 1 + max((int(id) for id in taken if re.fullmatch("[0-9]{1,15}", id)), default=0)
+    free = (id for id in map(str, count(first)) if id not in taken)
+    return first, {next(free) if id is None else str(id): None for id in given}
 
 
-Expected = Container[str] | None  # tags of which a row must have one
+Expected = Container[str] | None  # versions of which a row must have one; None for any
 
 
 class Store:
-    """The tables, clock, faults and journal of one session. Every method may be called from any thread.
+    """The rows, clock, faults and journal of one session. Every method may be called from any thread.
 
-    Rows come and go as `Row`s, which never change: what leaves the lock is nobody's to spoil.
+    What leaves the lock is nobody's to spoil: a `Row` never changes, a change puts another in its place.
     """
 
-    def __init__(self, seed: Mapping[str, Table]) -> None:
+    def __init__(self, seed: Tables) -> None:
         # The lock policy: whoever reads or changes the tables holds this lock, from the first look
         # to the last change, or another thread changes in between what was looked at.
         # It is one for all tables because a rule may span two: an item that an order names stays.
         # Nothing slow happens under it: bodies are checked before, lists are made after.
         self._lock = Lock()
-        self._seed = seed
-        self._tables = dict(seed)
-        # From outside these are only set, appended to or read as a whole, each of which is one step;
-        # `strike`, which looks at the faults and then changes them, holds the lock.
+        self._seed = self._tables = seed
+        # From outside these are only set, appended to or read as a whole, each of which is one step.
         self.faults: list[Fault] = []
         self.frozen: str | None = None  # the time at which the clock stands
-        self.journal: deque[Visit] = deque(maxlen=500)
+        self.journal: deque[dict[str, Any]] = deque(maxlen=500)
 
     def get(self, name: str, id: str) -> Row:
         """One row. Raises NotFoundError."""
         with self._lock:
             return self._find(name, id)
 
-    def version(self, name: str) -> int:
-        """The version of a table; it changes with every change of a row."""
+    def state(self) -> dict[str, Snapshot]:
+        """All tables at one moment."""
         with self._lock:
-            return self._tables[name].version
-
-    def rows(self, name: str) -> tuple[int, list[Row]]:
-        """A table's version and its rows, oldest first."""
-        with self._lock:
-            table = self._tables[name]
-            return table.version, list(table.rows.values())
-
-    def state(self) -> dict[str, list[Row]]:
-        """All rows of all tables, at one moment."""
-        with self._lock:
-            return {name: list(table.rows.values()) for name, table in self._tables.items()}
+            tables = self._tables
+            for name in tables.rows.keys() - tables.snapshots.keys():
+                tables.snapshots[name] = Snapshot(list(tables.rows[name].values()), next(versions))
+            return {name: tables.snapshots[name] for name in tables.rows}
 
     def create(self, name: str, body: Mapping[str, Any]) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
         findings = list(check(RESOURCES[name].new, body))
         with self._lock:
-            values = self._accept(name, None, body, findings)
-            table = self._own(name)
-            return table.put(RESOURCES[name].model(id=table.free_id(), created_at=self.now(), **values))
+            self._settle(findings)
+            tables = self._own()
+            return tables.put(name, RESOURCES[name].model(
+                id=tables.free_id(name), created_at=self.now(), **RESOURCES[name].values(body)))
 
     def update(self, name: str, id: str, body: Mapping[str, Any], expected: Expected = None) -> Row:
         """Merge fields into a row. Raises NotFoundError, StaleError, InvalidError, ConflictError."""
         findings = list(check(RESOURCES[name].change, body))
         with self._lock:
             row = self._find(name, id, expected)
-            values = self._accept(name, row, body, findings)
-            return self._own(name).put(replace(row.record, updated_at=self.now(), **values))
+            self._settle(findings, RESOURCES[name].claims(row.record))
+            values = RESOURCES[name].values(body)
+            return self._own().put(name, replace(row.record, updated_at=self.now(), **values))
 
     def delete(self, name: str, id: str, expected: Expected = None) -> None:
         """Remove a row. Raises NotFoundError, StaleError, ConflictError."""
         with self._lock:
             self._find(name, id, expected)
-            for table in self._tables.values():
-                if other := table.holder(Reference(name, id)):
-                    title, by = RESOURCES[name].title, table.resource.title.lower()
-                    raise ConflictError("id", f"{title} {id} is named by {by} {other}")
-            self._own(name).remove(id)
+            if named := self._tables.holder(Claim("x-references", name, id)):
+                raise ConflictError({"id": f"{RESOURCES[name].title} {id} is named by {named}"})
+            self._own().remove(name, id)
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Replace all rows. Raises InvalidError."""
@@ -655,31 +520,25 @@ class Store:
             self._tables = tables
 
     def _find(self, name: str, id: str, expected: Expected = None) -> Row:
-        row = self._tables[name].rows.get(id)
+        row = self._tables.rows[name].get(id)
         if row is None:
-            raise NotFoundError(f"{RESOURCES[name].title} not found")
-        if expected is not None and row.tag not in expected:
-            raise StaleError("Precondition failed")
+            raise NotFoundError({}, f"{RESOURCES[name].title} not found")
+        if expected is not None and str(row.version) not in expected:
+            raise StaleError({}, "Precondition failed")
         return row
 
-    def _accept(self, name: str, row: Row | None, body: Mapping[str, Any],
-                findings: list[Finding]) -> dict[str, Any]:
-        """The values of a body for a row. Raises InvalidError, ConflictError."""
-        if found := problems(findings, lambda name: self._tables[name].rows):
-            raise InvalidError(found)
-        if RESOURCES[name].unique:
-            mine = RESOURCES[name].claims(row.record) if row else ()
-            for claim in unique_values(RESOURCES[name].change, body):
-                if claim not in mine and (other := self._tables[name].holder(claim)):
-                    by = RESOURCES[name].title.lower()
-                    raise ConflictError(claim[0], f"{label(claim[0])} {claim[1]} is taken by {by} {other}")
-        return RESOURCES[name].values(body)
+    def _settle(self, findings: list[Finding], mine: Container[Claim] = ()) -> None:
+        """Raise InvalidError, ConflictError for what the tables show; `mine` are claims of the row itself."""
+        require(findings, self._tables.rows.__getitem__)
+        for place, sentence, claim in findings:
+            if claim and claim.keyword == "x-unique" and claim in self._tables.claims and claim not in mine:
+                raise ConflictError({place: sentence})
 
-    def _own(self, name: str) -> Table:
-        """The table to change: sessions share the seed's, so the first change copies it."""
-        if self._tables[name] is self._seed[name]:
-            self._tables[name] = self._seed[name].copy()
-        return self._tables[name]
+    def _own(self) -> Tables:
+        """The tables to change: sessions share the seed's, so the first change copies them."""
+        if self._tables is self._seed:
+            self._tables = self._seed.copy()
+        return self._tables
 
     def now(self) -> str:
         """The time that new timestamps get."""
@@ -697,134 +556,29 @@ class Store:
         return None
 
 
-class Cache:
-    """Values by key; beyond a total of sizes, the least recently used are forgotten."""
-
-    def __init__(self, most: int) -> None:
-        self._lock = Lock()
-        self._most, self._size = most, 0
-        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-
-    def get(self, key: Hashable) -> Any:
-        """The value, or None."""
-        with self._lock:
-            if key not in self._values:
-                return None
-            self._values.move_to_end(key)
-            return self._values[key][0]
-
-    def put(self, key: Hashable, value: Any, size: int) -> Any:
-        """Keep a value, and return it."""
-        with self._lock:
-            self._size += size - self._values.pop(key, (None, 0))[1]
-            self._values[key] = (value, size)
-            while self._size > self._most:
-                self._size -= self._values.popitem(last=False)[1][1]
-        return value
-
-    def put_again(self, key: Hashable, value: Any, size: int) -> None:
-        """Keep a value from its second time on.
-
-        For long ones: few are asked for twice before they change, and to keep each would make
-        all of them a fifth slower, as new memory is cold.
-        """
-        with self._lock:
-            seen = key in self._values
-        self.put(key, *((value, size) if seen else (None, 200)))
-
-
 class Sessions:
     """A store for each name, from its first use on: 256 at most, of which the least recently used goes.
 
-    None is the name of the default one, which stays. A reset puts a new store in the place of the
-    old one: a request that is still under way writes into a store that nobody will look at again.
+    None names the default one, which stays.
     """
 
-    def __init__(self, seed: Mapping[str, Table]) -> None:
+    def __init__(self, seed: Tables) -> None:
         self._lock = Lock()  # so that a name's first two requests get one store
         self._seed = seed
-        self._default = Store(seed)
-        self._named = Cache(256)
+        self._stores: OrderedDict[str | None, Store] = OrderedDict({None: Store(seed)})
 
     def get(self, name: str | None) -> Store:
         """The session's store. The name has to be checked against TOKEN before."""
-        if name is None:
-            return self._default
         with self._lock:
-            found: Store = self._named.get(name) or self._named.put(name, Store(self._seed), 1)
-            return found
+            if name not in self._stores:
+                self._stores[name] = Store(self._seed)
+            self._stores.move_to_end(name)
+            self._stores.move_to_end(None)  # never the least recently used one
+            if len(self._stores) > 257:
+                self._stores.popitem(last=False)
+            return self._stores[name]
 
     def reset(self, name: str | None) -> None:
         """Give the session the seed's rows, a running clock, no faults and an empty journal."""
-        with self._lock:
-            if name is None:
-                self._default = Store(self._seed)
-            else:
-                self._named.put(name, Store(self._seed), 1)
-
-
-# Seeds
-
-DEMO_ITEMS = [  # name, description, status, quantity
-    ("Ceramic mug, 350 ml", "Dishwasher-safe, glazed in blue", "active", 120),
-    ("Walnut desk organiser", "Five compartments, oiled by hand", "active", 34),
-    ("Linen notebook A5", "160 pages, dotted", "active", 260),
-    ("Brass desk lamp", "Dimmable, with an E14 bulb", "pending", 8),
-    ("Felt laptop sleeve 13 inch", "", "active", 57),
-    ("Oak monitor stand", "Carries 20 kg", "completed", 0),
-    ("Fountain pen, medium nib", "With a converter", "active", 41),
-    ("Ink, midnight blue, 50 ml", "", "active", 95),
-    ("Cork pinboard 60 × 40", "Frame of pine", "pending", 12),
-    ("Paper clips, box of 100", "Steel, 28 mm", "active", 740),
-    ("Wool seat cushion", "Discontinued", "completed", 3),
-    ("Whiteboard markers, set of 4", "Black, red, blue, green", "active", 66),
-]
-DEMO_ORDERS = [  # internal number, status, lines of item and quantity
-    ("ORD-2026-001", "completed", [("2", 1), ("3", 5)]),
-    ("ORD-2026-002", "shipped", [("7", 2), ("8", 4)]),
-    ("ORD-2026-003", "pending", [("10", 12), ("12", 3), ("3", 20)]),
-    ("ORD-2026-004", "pending", [("5", 1)]),
-]
-COLOURS = ("Red", "Blue", "Green", "White", "Black", "Amber", "Grey")
-THINGS = ("mug", "lamp", "desk", "chair", "shelf")
-STATUSES = tuple(ItemStatus)
-START = datetime(2026, 1, 5, 9, tzinfo=UTC)
-
-
-def seed(source: str) -> dict[str, Table]:
-    """The tables to begin with: `demo`, a number of generated items, a .json file, or empty for none.
-
-    Raises InvalidError or MalformedError for what a file holds, OSError if it cannot be read.
-    """
-    if source == "demo":
-        return tables_of(demo(), timestamp())
-    if source.endswith(".json"):
-        return tables_of(parse(Path(source).read_bytes()), timestamp())
-    tables = tables_of({}, "")
-    generate(tables["items"], int(source or 0))
-    return tables
-
-
-def demo() -> dict[str, Any]:
-    """A small shop, in the form of a whole state."""
-    items: list[dict[str, Any]] = [
-        dict(zip(("name", "description", "status", "quantity"), row, strict=True)) for row in DEMO_ITEMS]
-    orders: list[dict[str, Any]] = [
-        {"internal_number": number, "status": status,
-         "items": [{"item_id": id, "quantity": quantity} for id, quantity in lines]}
-        for number, status, lines in DEMO_ORDERS]
-    for hours, row in enumerate(items + orders):
-        row["created_at"] = timestamp(START + timedelta(hours=hours))
-    return {"items": items, "orders": orders}
-
-
-def generate(table: Table, size: int) -> None:
-    """Fill a table with items, the same each time."""
-    gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
-    for first in range(1, size + 1, 100):
-        created_at = timestamp(START + timedelta(minutes=first // 100))  # one text for a hundred rows
-        for number in range(first, min(first + 100, size + 1)):
-            name = f"{COLOURS[number % len(COLOURS)]} {THINGS[number % len(THINGS)]} {number}"
-            table.put(Item(id=str(number), created_at=created_at, name=name,
-                           status=STATUSES[number * 7 % 11 % 3], quantity=number * 37 % 251))
-    gc.enable()
+        with self._lock:  # a request still under way writes into the old store, where nobody will look again
+            self._stores[name] = Store(self._seed)
