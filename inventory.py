@@ -500,9 +500,9 @@ def document_routes(api: str) -> Blueprint:
 
 def routes_of(app: Flask) -> list[dict[str, Any]]:
     """The routes in the order of their registration, each told by its view's docstring."""
-    return [{"methods": sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}), "path": rule.rule,
-             "summary": str(app.view_functions[rule.endpoint].__doc__), "endpoint": rule.endpoint}
-            for rule in app.url_map.iter_rules()]
+    return [{"methods": [each for each in store.METHODS if each in (rule.methods or ()) and each != "HEAD"],
+             "path": rule.rule, "endpoint": rule.endpoint,
+             "summary": str(app.view_functions[rule.endpoint].__doc__)} for rule in app.url_map.iter_rules()]
 
 
 def document(app: Flask, api: str) -> dict[str, Any]:
@@ -596,8 +596,12 @@ PAGE = """<!doctype html>
   code, #requests { font: .9rem/1.6 ui-monospace, monospace; overflow-wrap: anywhere }
   #requests td:not(.path) { white-space: nowrap; width: 0 }
   .scroll { max-height: 22rem; overflow: auto }
-  b { color: #2a9d6f } .bad { color: #d1495b } big { font-size: 2rem; font-weight: 700; margin-left: 1rem }
-  @media (max-width: 40rem) { #requests td:first-child { display: none } #routes td { display: block } }
+  b { color: #2a9d6f } .bad { color: #d1495b }
+  big { font-size: 2rem; font-weight: 700 } big:not(:first-child) { margin-left: 1rem }
+  @media (max-width: 40rem) {
+    #requests td:first-child { display: none }
+    #routes td { display: block; padding: 0 } #routes td:not(:first-child) { border: 0 }
+  }
 </style>
 <h1>{{ name }}</h1>
 <p>A mock backend of items and orders, kept in memory, for those who build user interfaces.</p>
@@ -654,18 +658,6 @@ DEMO: dict[str, Any] = {
          "items": [{"item_id": "10", "quantity": 12}, {"item_id": "3", "quantity": 20}]}]}
 
 
-def seed(source: str) -> store.Tables:
-    """The rows to begin with: `demo`, a number of generated items, a .json file, or empty for none.
-
-    Raises InvalidError or OSError for a file that will not do.
-    """
-    if source == "demo":
-        return store.tables_of(DEMO, "")
-    if source.endswith(".json"):
-        return store.tables_of(parse_object(Path(source).read_bytes()), store.timestamp())
-    return generated(int(source or 0))
-
-
 def generated(size: int) -> store.Tables:
     """Items, the same each time."""
     tables, statuses = store.Tables(), list(store.ItemStatus)
@@ -701,7 +693,7 @@ class Settings:
         "* or origins such as http://localhost:5173, by commas", pattern=rf"\*|{ORIGIN}( *, *{ORIGIN})*"))
     api_prefix: str = field(default="/api", metadata=MATCH("a path such as /api", pattern=f"(/{PART})+"))
     api_version: str = field(default="v1", metadata=MATCH("a part of a path such as v1", pattern=PART))
-    flask_debug: str = field(default="0", metadata=MATCH("one of {enum}", enum=["0", "1", "false", "true"]))
+    flask_debug: str = field(default="0", metadata=MATCH("0, 1, false or true", pattern="(?i:0|1|false|true)"))
 
     @classmethod
     def load(cls, given: Mapping[str, object]) -> "Settings":
@@ -736,8 +728,12 @@ class Settings:
 
     def tables(self) -> store.Tables:
         """The rows to begin with. Raises InvalidError."""
+        if self.seed == "demo":
+            return store.tables_of(DEMO, "")
+        if not self.seed.endswith(".json"):
+            return generated(int(self.seed or 0))
         try:
-            return seed(self.seed)
+            return store.tables_of(parse_object(Path(self.seed).read_bytes()), store.timestamp())
         except OSError as error:
             reason = str(error.strerror)
         except store.InvalidError as error:
