@@ -552,6 +552,7 @@ def test_nothing_is_to_be_stored(demo):
     assert (options.headers["Cache-Control"], options.content_type, options.data) == ("no-store", None, b"")
     assert "PATCH" in options.headers["Allow"]
     assert demo("OPTIONS /nowhere").status_code == 404
+    assert [each["method"] for each in demo("GET /mock/requests").json] == ["GET"] * 4 + ["OPTIONS"] * 2
 
 
 # CORS
