@@ -657,7 +657,7 @@ DEMO: dict[str, Any] = {
         ("Wool seat cushion", "Discontinued", "completed", 3, "2026-01-14T10:40:00.000Z"),
         ("Whiteboard markers, set of 4", "Four colours", "active", 66, "2026-01-15T12:00:00.000Z")]],
     "orders": [
-        {"internal_number": "ORD-2026-001", "status": "completed", "created_at": "2026-01-16T09:30:00.000Z",
+        {"internal_number": "ORD-2026-001", "status": "paid", "created_at": "2026-01-16T09:30:00.000Z",
          "items": [{"item_id": "2", "quantity": 1}, {"item_id": "3", "quantity": 5}]},
         {"internal_number": "ORD-2026-002", "status": "shipped", "created_at": "2026-01-19T14:05:00.000Z",
          "items": [{"item_id": "7", "quantity": 2}, {"item_id": "8", "quantity": 4}]},
