@@ -777,19 +777,25 @@ def serve(config: Settings) -> None:
     """Listen, say where, and answer. Raises InvalidError."""
     reloading: dict[str, Any] = {"use_reloader": True, "use_debugger": True}
     threads: dict[str, Any] = {"threaded": True, "request_handler": RequestHandler}
-    if is_running_from_reloader():  # with the socket of the run before, which Werkzeug hands on
+    if is_running_from_reloader():  # as a child, with the socket of the parent
+        tell(config.host, config.port, config.api)
         run_simple(config.host, config.port, create_app(), **reloading, **threads)
     with listen(config.host, config.port) as server:
         host, port = server.getsockname()[:2]
         app = create_app()
         if app.debug and not ip_address(host).is_loopback:
             raise store.InvalidError({"": f"FLASK_DEBUG must be 0 on HOST {host}: the debugger runs code"})
-        name = f"[{config.host}]" if ":" in config.host else config.host
-        print(f"Inventory API listening on http://{name}:{port}{config.api}", flush=True)
         if not app.debug:
+            tell(config.host, port, config.api)
             make_server(host, port, app, fd=server.fileno(), **threads).serve_forever()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which ends the reloader's child as well
+    os.environ["PORT"] = str(port)  # for the child
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which ends the child as well
     run_simple(host, port, app, **reloading, **threads)
+
+
+def tell(host: str, port: int, api: str) -> None:
+    """Print the line that says where the service listens, once it does."""
+    print(f"Inventory API listening on http://{f'[{host}]' if ':' in host else host}:{port}{api}", flush=True)
 
 
 def listen(host: str, port: int) -> socket.socket:

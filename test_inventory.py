@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -1078,10 +1077,7 @@ def test_it_says_where_it_listens_logs_a_line_a_request_and_ends_cleanly(start, 
 def test_a_debugger_is_there_if_it_is_asked_for(start):
     process, line = start(FLASK_DEBUG="1")
 
-    url, page = re.search(r"http://[^/]+/", line)[0] + "?__debugger__=yes&cmd=resource&f=style.css", None
-    while page is None and process.poll() is None:  # the reloader's child begins to listen a little later
-        with suppress(urllib.error.URLError):
-            page = urllib.request.urlopen(url)
+    page = urllib.request.urlopen(re.search(r"http://[^/]+/", line)[0] + "?__debugger__=yes&cmd=resource&f=style.css")
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
 
     assert page.headers["Content-Type"].startswith("text/css")
