@@ -130,7 +130,7 @@ def check(schema: Schema, value: Any, place: str = "") -> Iterator[Finding]:
         yield place, f"{label(place)} must be {schema['description']}", None
     elif isinstance(value, dict):
         yield from check_properties(schema, value, place and f"{place}.")
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple) and "items" in schema:
         for index, element in enumerate(value):
             yield from check(schema["items"], element, f"{place}[{index}]")
     elif of := schema.get("x-unique"):

@@ -238,7 +238,7 @@ def test_a_change_merges_and_tells_when_even_if_it_is_empty(stocked, kind, metho
 def test_a_row_can_be_sent_back_as_it_was_given(stocked, kind):
     row = stocked(f"GET {kind[0]}/1").json
 
-    response = stocked(f"PUT {kind[0]}/1", row | {"id": "9", "created_at": 5})
+    response = stocked(f"PUT {kind[0]}/1", row | {"id": ["9"], "created_at": 5, "updated_at": {"x": 1}})
 
     assert response.json == row | {"updated_at": response.json["updated_at"]}
 
