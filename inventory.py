@@ -526,7 +526,7 @@ def document(app: Flask, api: str) -> dict[str, Any]:
                "Health": store.closed({"status": store.STRING, "version": store.STRING}, HEALTH)}
     for each in store.RESOURCES.values():
         rows = store.rule("array", "the rows", items={"$ref": REF + each.title})
-        page = {"data": rows, "total": store.WHOLE(), "page": store.WHOLE(), "per_page": store.WHOLE()}
+        page = {"data": rows, "total": COUNT, "page": COUNT, "per_page": COUNT}
         schemas |= {
             each.title: each.row, f"New{each.title}": worded(each), f"{each.title}Change": each.change,
             f"{each.title}List": rows, f"{each.title}Page": store.closed(page, page)}
@@ -535,6 +535,7 @@ def document(app: Flask, api: str) -> dict[str, Any]:
 
 
 REF = "#/components/schemas/"
+COUNT = store.rule("integer", "an integer of at least {minimum}", minimum=0)
 SUCCESS = {  # by verb: status, what is answered, headers
     "health": (200, [""], []), "index": (200, ["List", "Page"], ["ETag", "X-Total-Count", "Link"]),
     "create": (201, [""], ["ETag", "Location"]), "show": (200, [""], ["ETag"]),

@@ -889,7 +889,7 @@ def test_the_document_has_each_route_and_no_other(demo):
 
 @pytest.mark.parametrize("line, options, status", [
     ("GET /health", {}, 200),
-    ("GET /{s}", {}, 200), ("GET /{s}?page=1", {}, 200), ("GET /{s}?x=1", {}, 400),
+    ("GET /{s}", {}, 200), (f"GET /{{s}}?page={2**70}", {}, 200), ("GET /{s}?x=1", {}, 400),
     ("GET /{s}", {"If_None_Match": "*"}, 304),
     ("POST /{s}", {"body": {}}, 400), ("POST /{s}", {"data": b"", "kind": None}, 415),
     ("POST /{s}", {"data": b" " * 2**21}, 413),
