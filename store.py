@@ -55,8 +55,8 @@ Schema = Mapping[str, Any]
 class Claim(NamedTuple):
     """What only the other rows can settle: that a value is unique, or that it is the id of one of them."""
 
-    keyword: str  # x-unique or x-references
-    of: str  # which field, or which resource
+    refers: bool
+    of: str  # the resource that it refers to, or else the field in which it is unique
     value: str
 
 
@@ -69,10 +69,9 @@ def rule(kind: str | list[str], words: str, **keywords: Any) -> dict[str, Any]:
     return {"type": kind, **keywords, "description": words.format_map(texts)}
 
 
-def closed(properties: Mapping[str, Schema], required: Iterable[str] = ()) -> dict[str, Any]:
+def closed(properties: Mapping[str, Schema], needed: Iterable[str] = ()) -> dict[str, Any]:
     """The schema of an object that has these properties and no others."""
-    keywords = {"properties": properties, "required": list(required), "additionalProperties": False}
-    return rule("object", "an object", **keywords)
+    return rule("object", "an object", properties=properties, required=[*needed], additionalProperties=False)
 
 
 SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.isspace
@@ -134,9 +133,9 @@ def check(schema: Schema, value: Any, place: str = "") -> Iterator[Finding]:
         for index, element in enumerate(value):
             yield from check(schema["items"], element, f"{place}[{index}]")
     elif of := schema.get("x-unique"):
-        yield place, f"{label(place)} {value} is taken", Claim("x-unique", of, value)
+        yield place, f"{label(place)} {value} is taken", Claim(False, of, value)
     elif of := schema.get("x-references"):
-        yield place, f"{label(place)} must be the id of one of the {of}", Claim("x-references", of, value)
+        yield place, f"{label(place)} must be the id of one of the {of}", Claim(True, of, value)
 
 
 def check_properties(schema: Schema, value: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
@@ -157,8 +156,7 @@ def require(findings: Iterable[Finding], ids: Callable[[str], Container[str]] = 
     problems: dict[str, str] = {}
     seen: set[Claim | None] = set()
     for place, sentence, claim in findings:
-        refers = claim and claim.keyword == "x-references"
-        if not claim or (claim.value not in ids(claim.of) if refers else claim in seen):
+        if not claim or (claim.value not in ids(claim.of) if claim.refers else claim in seen):
             problems[place] = sentence
         seen.add(claim)
         if len(problems) == 100:
@@ -313,35 +311,35 @@ class Snapshot:
 
     rows: list[Row]
     version: int
-    lists: dict[int, Any] = field(default_factory=dict)  # they go with the snapshot, so none is ever stale
+    lists: dict[Any, Any] = field(default_factory=dict)  # they go with the snapshot, so none is ever stale
 
 
-def key_of(rule: Schema, suffix: str = "") -> Callable[[Any], Any]:
-    """What a field's values are compared by: ids by length first, so 2 before 10; null as the empty text."""
+def key_of(schema: Schema, suffix: str = "", get: Callable[..., Any] = lambda v: v) -> Callable[..., Any]:
+    """What to compare by: ids by length first, so 2 before 10; null as empty text; `_like` ignores case."""
     if suffix == "_like":
-        return str.casefold
-    if "x-natural" in rule:
-        return lambda text: (len(text), text)
-    return (lambda text: text or "") if "null" in rule["type"] else lambda value: value
+        return lambda each: get(each).casefold()
+    if "x-natural" in schema:
+        return lambda each: (len(get(each)), get(each))
+    return (lambda each: get(each) or "") if "null" in schema["type"] else get
 
 
 def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
     """The rows that a query (see `resource.query`) asks for, in its order."""
     for name in query.keys() & resource.filters:
         column, suffix = resource.filters[name]
-        get, key = attrgetter(f"record.{column}"), key_of(resource.rules[column], suffix)
+        schema, get, holds = resource.rules[column], attrgetter(f"record.{column}"), OPERATORS[suffix]
         if suffix not in ("", "_ne"):  # only these two know null
             rows = [row for row in rows if get(row) is not None]
-        wanted = [key(value) for value in query[name]]
+        key, wanted = key_of(schema, suffix, get), list(map(key_of(schema, suffix), query[name]))
         for each in wanted if suffix else [wanted]:
-            rows = [row for row in rows if OPERATORS[suffix](key(get(row)), each)]
+            rows = [row for row in rows if holds(key(row), each)]
     for part in map(str.casefold, query.get("q", ())):
         rows = [row for row in rows
                 if any(part in getattr(row.record, name).casefold() for name in resource.texts)]
     for name in reversed(query["sort"].split(",") if "sort" in query else ()):
         column = name.lstrip("-")
-        get, key = attrgetter(f"record.{column}"), key_of(resource.rules[column])
-        rows = sorted(rows, key=lambda row: key(get(row)), reverse=name.startswith("-"))
+        key = key_of(resource.rules[column], get=attrgetter(f"record.{column}"))
+        rows = sorted(rows, key=key, reverse=name.startswith("-"))
     return rows
 
 
@@ -509,7 +507,7 @@ class Store:
         """Remove a row. Raises NotFoundError, StaleError, ConflictError."""
         with self._lock:
             self._find(name, id, expected)
-            if named := self._tables.holder(Claim("x-references", name, id)):
+            if named := self._tables.holder(Claim(True, name, id)):
                 raise ConflictError({"id": f"{RESOURCES[name].title} {id} is named by {named}"})
             self._own().remove(name, id)
 
@@ -531,7 +529,7 @@ class Store:
         """Raise InvalidError, ConflictError for what the tables show; `mine` are claims of the row itself."""
         require(findings, self._tables.rows.__getitem__)
         for place, sentence, claim in findings:
-            if claim and claim.keyword == "x-unique" and claim in self._tables.claims and claim not in mine:
+            if claim and not claim.refers and claim in self._tables.claims and claim not in mine:
                 raise ConflictError({place: sentence})
 
     def _own(self) -> Tables:
