@@ -705,7 +705,7 @@ class Settings:
         "* or origins such as http://localhost:5173, by commas", pattern=rf"\*|{ORIGIN}( *, *{ORIGIN})*"))
     api_prefix: str = field(default="/api", metadata=MATCH("a path such as /api", pattern=f"(/{PART})+"))
     api_version: str = field(default="v1", metadata=MATCH("a part of a path such as v1", pattern=PART))
-    flask_debug: str = field(default="0", metadata=MATCH("0, 1, false or true", pattern="(?i:[01]|false|true)"))
+    flask_debug: str = field(default="0", metadata=MATCH("0, 1, false or true", pattern="(?i)0|1|false|true"))
 
     @classmethod
     def load(cls, given: Mapping[str, object]) -> "Settings":
