@@ -483,7 +483,7 @@ def test_a_tag_never_comes_back_for_other_content(demo):
 
 def test_a_line_too_deep_to_be_written_is_a_400_or_comes_back(api):
     answers = {}
-    for depth in (10, 100, *range(700, 1100, 10)):
+    for depth in (10, 100, *range(700, 1100, 10), 100_000):
         deep = "[" * depth + "]" * depth
         response = api("POST /orders", data=f'{{"internal_number": "{depth}", "items": [{{"x": {deep}}}]}}')
         answers[response.status_code] = response.json.get("error")
@@ -996,7 +996,7 @@ def test_the_home_page_is_for_people_and_its_json_for_the_rest(demo):
     ({"cors_origins": "http://a/"}, "CORS_ORIGINS must .*"), ({"cors_origins": "http://a,*"}, "CORS_ORIGINS must .*"),
     ({"api_prefix": "api"}, "API_PREFIX must .*"), ({"api_prefix": "/api/"}, "API_PREFIX must .*"),
     ({"api_version": "a/b", "port": "x"}, "PORT must .*"), ({"api_version": "a/b"}, "API_VERSION must .*"),
-    ({"flask_debug": "off"}, "FLASK_DEBUG must be 0, 1, false or true, not 'off'"), ({"sed": "demo"}, ".* argument 'sed'"),
+    ({"flask_debug": "off"}, "FLASK_DEBUG must be 0, 1, false or true, not 'off'"), ({"sed": "demo"}, ".* argument 'sed'.*"),
 ])
 def test_a_wrong_setting_is_told_by_its_name(settings, sentence):
     with pytest.raises((StoreError, TypeError), match=f"^{sentence}$"):
