@@ -232,7 +232,7 @@ class Resource:
 
     def __init__(self, name: str, model: type[Record]) -> None:
         self.name, self.model, self.title = name, model, model.__name__
-        columns = sorted(fields(model), key=lambda each: each.name.endswith("ed_at"))  # the times come last
+        columns = sorted(fields(model), key=lambda each: each.name in ("created_at", "updated_at"))
         rules = self.rules = {each.name: dict(each.metadata) for each in columns}
         for column in rules:
             if "x-unique" in rules[column]:
@@ -249,7 +249,7 @@ class Resource:
                              for column, each in rules.items()}, needed)
         self.filters = {
             column + suffix: (column, suffix) for column, each in rules.items() for suffix in OPERATORS
-            if each["type"] != "array" and (each["type"], suffix) != ("integer", "_like")}
+            if each["type"] != "array" and not ("integer" in each["type"] and suffix == "_like")}
         self.query = closed(query_rules(self))
 
         self._types: dict[str, Any] = {
@@ -275,7 +275,7 @@ class Resource:
 
 def query_rules(resource: Resource) -> dict[str, Schema]:
     """The schemas of a list's parameters. A filter takes what the field's type has, or a text to look for."""
-    rules = {name: INTEGER if resource.rules[column]["type"] == "integer" else
+    rules = {name: INTEGER if "integer" in resource.rules[column]["type"] else
              resource.rules[column] if "enum" in resource.rules[column] and suffix != "_like" else STRING
              for name, (column, suffix) in resource.filters.items()}
     columns = dict.fromkeys(column for column, _ in resource.filters.values())
@@ -315,12 +315,14 @@ class Snapshot:
 
 
 def key_of(schema: Schema, suffix: str = "", get: Callable[..., Any] = lambda v: v) -> Callable[..., Any]:
-    """What to compare by: ids by length first, so 2 before 10; null as empty text; `_like` ignores case."""
+    """What to compare by: ids by length first, so 2 before 10; null before all; `_like` without case."""
     if suffix == "_like":
         return lambda each: get(each).casefold()
     if "x-natural" in schema:
         return lambda each: (len(get(each)), get(each))
-    return (lambda each: get(each) or "") if "null" in schema["type"] else get
+    if "null" in schema["type"]:  # which a query spells as nothing
+        return lambda each: (False,) if get(each) in (None, "") else (True, get(each))
+    return get
 
 
 def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
@@ -555,10 +557,7 @@ class Store:
 
 
 class Sessions:
-    """A store for each name, from its first use on: 256 at most, of which the least recently used goes.
-
-    None names the default one, which stays.
-    """
+    """A store for each name, from its first use on; beyond 256 the least recently used goes, None never."""
 
     def __init__(self, seed: Tables) -> None:
         self._lock = Lock()  # so that a name's first two requests get one store
