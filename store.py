@@ -117,7 +117,7 @@ def is_timestamp(text: str) -> bool:
 
 def label(place: str) -> str:
     """A place as a sentence begins with it: `items[0].item_id` is "Item id"."""
-    name = place.rpartition(".")[2].replace("_", " ")
+    name = place.rpartition(".")[2].replace("_", " ").strip()
     return name[:1].upper() + name[1:]
 
 

@@ -302,11 +302,11 @@ REFUSALS = [  # a request, its body, and its problems by their places, whole or 
         ("per_page=1001", {"per_page": "Per page must be an integer from 1 to 1000"}),
         ("page=x&per_page=0&z=1", {"page": "Page .*", "per_page": "Per page .*", "z": "z is .*"}),
         ("q=%ff", {"query": ENCODED}), ("q=100%", {"query": ENCODED})]),
-    *((f"POST /items?{query}", {"name": "x"}, dict.fromkeys(places, ".* must be an integer from .*"))
-      for query, places in [
-          ("_status=200", ["_status"]), ("_status=600", ["_status"]), ("_status=abc", ["_status"]),
-          ("_delay=-1", ["_delay"]), ("_delay=30001", ["_delay"]), ("_delay=", ["_delay"]),
-          ("_delay=x&_status=9", ["_delay", "_status"])]),
+    *((f"POST /items?_status={each}", {"name": "x"}, {"_status": "Status must be an integer from 400 to 599"})
+      for each in ("200", "600", "abc")),
+    *((f"POST /items?_delay={each}", {"name": "x"}, {"_delay": "Delay must be an integer from 0 to 30000"})
+      for each in ("-1", "30001", "")),
+    ("POST /items?_delay=x&_status=9", {"name": "x"}, {"_delay": "Delay must .*", "_status": "Status must .*"}),
     *(("POST /mock/faults", body, dict.fromkeys(places, ".*")) for body, places in [
         ({}, ["path"]), ({"path": "items"}, ["path"]), ({"path": "/" * 1001}, ["path"]),
         ({"path": "*", "method": "post"}, ["method"]), ({"path": "*", "status": 399}, ["status"]),
