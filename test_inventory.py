@@ -14,13 +14,14 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import inventory
 from inventory import Settings, create_app, generated
-from store import ConflictError, Sessions, StaleError, Store, StoreError, check
+from store import Sessions, Store, StoreError, check
 
 NOW = "2026-01-01T09:30:00.000Z"
 ORIGIN = "http://localhost:5173"
@@ -35,13 +36,37 @@ class Api:
     def __call__(self, line, body=None, data=None, kind="application/json", environ=None, **headers):
         method, path = line.split(" ", 1)
         data = json.dumps(body) if data is None and body is not None else data
-        return self.app.test_client(use_cookies=False).open(
+        response = self.app.test_client(use_cookies=False).open(
             path if path == "/" else f"/api/v1{path}", method=method, data=data,
             content_type=kind if data is not None else None, environ_overrides=environ,
             headers={name.replace("_", "-"): value for name, value in headers.items()})
+        if threading.current_thread() is threading.main_thread() and '"injected": true' not in response.text:
+            assert_described(method, path, response)
+        return response
 
     def state(self):
         return self("GET /mock/state").data
+
+
+@cache
+def description():
+    """The API's own description, its references replaced by what they refer to."""
+    text = create_app().test_client().get("/api/v1/openapi.json").text
+    schemas = json.loads(text)["components"]["schemas"]
+    while "$ref" in text:
+        text = re.sub(r'{"\$ref": "#/components/schemas/(\w+)"}', lambda ref: json.dumps(schemas[ref[1]]), text)
+    return json.loads(text)
+
+
+def assert_described(method, path, response):
+    """Whatever a test gets from a resource route is what the description says."""
+    template = re.sub(r"(?<=.)/[^/]+$", "/{id}", path.partition("?")[0].rstrip("/"))
+    if operation := description()["paths"].get(template, {}).get(method.lower()):
+        told = operation["responses"][str(response.status_code)]
+        assert all(name in response.headers for name, each in told.get("headers", {}).items() if each["required"])
+        assert bool(response.data) == ("content" in told)
+        for schema in [each["schema"] for each in told.get("content", {}).values()]:
+            assert any(all(claim for *_, claim in check(each, response.json)) for each in schema.get("anyOf", [schema]))
 
 
 @pytest.fixture(autouse=True)
@@ -113,93 +138,84 @@ NUMBER_1 = {"internal_number": "ORD-2026-001"}
 NAMED = "Item 7 is named by order 2"
 INJECTED = refused("Service unavailable", injected=True)
 FAULT = {"method": "*", "status": 503, "delay": 0, "times": 1, "after": False}
-STORIES = {  # with the demo's rows: requests, their bodies, and of each answer the status and what it has in it
-    "health is told exactly": [
-        ("GET /health", None, 200, {"status": "healthy", "version": "1.0.0"})],
+STORIES = {  # with the demo's rows: requests, maybe with a body, the status of the answer, what is in it
+    "health is told exactly": [("GET /health", 200, {"status": "healthy", "version": "1.0.0"})],
     "a removed row is gone, and its id is not used again": [
-        ("POST /items", {"name": "x"}, 201, {"id": "13"}),
-        ("DELETE /items/13", None, 204, None),
-        ("GET /items/13", None, 404, refused("Item not found")),
-        ("POST /items", {"name": "x"}, 201, {"id": "14"})],
-    "no such row is a 404 that says so": [
+        ("POST /items", {"name": "x"}, 201, {"id": "13"}), ("DELETE /items/13", 204),
+        ("GET /items/13", 404, refused("Item not found")), ("POST /items", {"name": "x"}, 201, {"id": "14"})],
+    "no such row": [
         (f"{method} /{name}s/99", {}, 404, refused(f"{name.title()} not found"))
         for method in ("GET", "PUT", "PATCH", "DELETE") for name in ("item", "order")],
     "no such route, and no such method": [
-        *((f"GET {path}", None, 404, refused("Resource not found")) for path in ("/x", "/items//1", "/items/1/x")),
+        *((f"GET {path}", 404, refused("Resource not found")) for path in ("/x", "/items//1", "/items/1/x")),
         ("PUT /items", {}, 405, refused("Method not allowed"))],
+    "a trailing slash makes no difference": [
+        ("GET /items/", 200, 12), ("GET /items/1/", 200, {"id": "1"}), ("PUT /orders/1/", {}, 200, {"id": "1"})],
     "an internal number is taken until it is free": [
         ("POST /orders", NUMBER_1, 409, refused(TAKEN, internal_number=TAKEN)),
         ("PATCH /orders/2", NUMBER_1, 409, refused(TAKEN, internal_number=TAKEN)),
         ("PATCH /orders/1", NUMBER_1, 200, {"status": "paid"}),
-        ("PATCH /orders/1", {"internal_number": "other"}, 200, {"status": "paid"}),
-        ("POST /orders", NUMBER_1, 201, {"items": []}),
-        ("DELETE /orders/1", None, 204, None),
-        ("POST /orders", {"internal_number": "other"}, 201, {"status": "pending"})],
+        ("PATCH /orders/1", {"internal_number": "other"}, 200), ("POST /orders", NUMBER_1, 201, {"items": []}),
+        ("DELETE /orders/1", 204), ("POST /orders", {"internal_number": "other"}, 201, {"status": "pending"})],
     "an item stays as long as a line names it": [
-        ("DELETE /items/7", None, 409, refused(NAMED, id=NAMED)),
+        ("DELETE /items/7", 409, refused(NAMED, id=NAMED)),
         ("PATCH /orders/2", {"items": [{"item_id": "8"}]}, 200, {"items": [{"item_id": "8"}]}),
-        ("DELETE /items/7", None, 204, None),
-        ("DELETE /orders/2", None, 204, None),
-        ("DELETE /items/8", None, 204, None)],
+        ("DELETE /items/7", 204), ("DELETE /orders/2", 204), ("DELETE /items/8", 204)],
     "sessions do not see each other": [
-        ("a: POST /items", {"name": "a"}, 201, {"id": "13"}),
+        ("a: POST /items", {"name": "a"}, 201, {"id": "13"}), ("b: POST /items", {"name": "b"}, 201, {"id": "13"}),
         ("a: PUT /mock/clock", {"now": NOW}, 200, {"now": NOW, "frozen": True}),
         ("a: POST /mock/faults", {"path": "*", "times": None}, 201, FAULT | {"path": "*", "times": None}),
-        ("b: POST /items", {"name": "b"}, 201, {"id": "13"}),
-        ("GET /items", None, 200, 12),
-        ("a: GET /items", None, 503, INJECTED),
-        ("b: GET /mock/clock", None, 200, {"frozen": False}),
-        ("a: GET /mock/requests", None, 200, 2)],
+        ("GET /items", 200, 12), ("a: GET /items", 503, INJECTED), ("a: GET /mock/requests", 200, 2),
+        ("b: GET /items", 200, 13), ("b: GET /mock/clock", 200, {"frozen": False})],
+    "a reset brings everything back": [
+        ("DELETE /items/1", 204), ("POST /items", {"name": "x"}, 201), ("PUT /mock/clock", {"now": NOW}, 200),
+        ("POST /mock/faults", {"path": "/x"}, 201), ("DELETE /mock/state", 204), ("DELETE /mock/state", 204),
+        ("GET /mock/clock", 200, {"frozen": False}), ("GET /mock/faults", 200, 0), ("GET /mock/requests", 200, 0),
+        ("GET /items", 200, 12), ("GET /items/1", 200), ("POST /items", {"name": "x"}, 201, {"id": "13"})],
     "a fault makes the next requests fail and is gone": [
         ("POST /mock/faults", {"path": "/orders", "method": "POST", "times": 2}, 201,
          FAULT | {"path": "/orders", "method": "POST", "times": 2}),
-        ("POST /orders", {"internal_number": "A"}, 503, INJECTED),
-        ("GET /orders", None, 200, 3),
-        ("POST /orders", {"internal_number": "A"}, 503, INJECTED),
-        ("GET /mock/faults", None, 200, 0),
-        ("POST /orders", {"internal_number": "A"}, 201, {"id": "4"}),
-        ("GET /mock/requests", None, 200, 4)],
+        ("POST /orders", {"internal_number": "A"}, 503, INJECTED), ("GET /orders", 200, 3),
+        ("POST /orders", {"internal_number": "A"}, 503, INJECTED), ("GET /mock/faults", 200, 0),
+        ("POST /orders", {"internal_number": "A"}, 201, {"id": "4"}), ("GET /mock/requests", 200, 4)],
     "the first fault that fits is used": [
-        ("POST /mock/faults", {"path": "/items/?", "status": 500}, 201, None),
-        ("POST /mock/faults", {"path": "/items*", "status": 502, "times": None}, 201, None),
-        ("POST /mock/faults", {"path": "*", "method": "DELETE", "status": 499}, 201, None),
-        ("GET /items/1/", None, 500, refused("Internal server error", injected=True)),
-        ("GET /items/1", None, 502, refused("Bad gateway", injected=True)),
-        ("GET /orders", None, 200, 3),
-        ("DELETE /orders/1", None, 499, refused("Status 499", injected=True)),
-        ("GET /items", None, 502, refused("Bad gateway", injected=True)),
-        ("GET /mock/faults", None, 200, 1),
-        ("DELETE /mock/faults", None, 204, None),
-        ("GET /items", None, 200, 12)],
+        ("POST /mock/faults", {"path": "/items/?", "status": 500}, 201),
+        ("POST /mock/faults", {"path": "/items*", "status": 502, "times": None}, 201),
+        ("POST /mock/faults", {"path": "*", "method": "DELETE", "status": 499}, 201),
+        ("GET /items/1/", 500, refused("Internal server error", injected=True)),
+        ("GET /items/1", 502, refused("Bad gateway", injected=True)), ("GET /orders", 200, 3),
+        ("DELETE /orders/1", 499, refused("Status 499", injected=True)),
+        ("GET /items", 502, refused("Bad gateway", injected=True)), ("GET /mock/faults", 200, 1),
+        ("DELETE /mock/faults", 204), ("GET /items", 200, 12)],
     "a fault has bounds, which are within it": [
-        ("POST /mock/faults", {"path": "/x", "status": 400, "delay": 30_000}, 201, None),
-        ("POST /mock/faults", {"path": "/" * 1000, "status": 599, "times": 2**53 - 1}, 201, None),
-        ("GET /items?_status=400", None, 400, refused("Bad request", injected=True)),
-        ("GET /items?_status=599", None, 599, refused("Status 599", injected=True))],
+        ("POST /mock/faults", {"path": "/x", "status": 400, "delay": 30_000}, 201),
+        ("POST /mock/faults", {"path": "/" * 1000, "status": 599, "times": 2**53 - 1}, 201),
+        ("GET /items?_status=400", 400, refused("Bad request", injected=True)),
+        ("GET /items?_status=599", 599, refused("Status 599", injected=True))],
     "a fault after carries the request out": [
         ("POST /mock/faults", {"path": "/items", "after": True, "status": 504}, 201, {"after": True}),
         ("POST /items", {"name": "x"}, 504, refused("Gateway timeout", injected=True)),
-        ("GET /items/13", None, 200, {"name": "x"})],
+        ("GET /items/13", 200, {"name": "x"})],
     "a fault meets unknown paths but not the controls": [
-        ("POST /mock/faults", {"path": "*", "times": None}, 201, None),
-        ("GET /payments", None, 503, INJECTED),
-        *((f"GET {path}", None, 200, None) for path in ("/health", "/mock/state", "/openapi.json")),
-        ("GET /mock/requests", None, 200, 1)],
+        ("POST /mock/faults", {"path": "*", "times": None}, 201), ("GET /payments", 503, INJECTED),
+        *((f"GET {path}", 200) for path in ("/health", "/mock/state", "/openapi.json")),
+        ("GET /mock/requests", 200, 1)],
     "one request asks for an error, the last it names, and uses up no fault": [
-        ("POST /mock/faults", {"path": "*"}, 201, None),
+        ("POST /mock/faults", {"path": "*"}, 201),
         ("POST /items?_status=400&_status=418", {"name": "x"}, 418, refused("I'm a teapot", injected=True)),
-        ("GET /items", None, 503, INJECTED),
-        ("GET /items", None, 200, 12)],
+        ("GET /items", 503, INJECTED), ("GET /items", 200, 12)],
 }
 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
 def test_it_goes_as_the_story_tells(demo, story):
-    for line, body, status, told in story:
+    for line, *rest in story:
         session, _, request = line.rpartition(": ")
-        before, headers = demo.state(), {"X_Mock_Session": session} if session else {}
+        body = rest.pop(0) if isinstance(rest[0], dict) else None
+        status, told = (*rest, None)[:2]
+        before = demo.state()
 
-        response = demo(request, body, **headers)
+        response = demo(request, body, **{"X_Mock_Session": session} if session else {})
 
         seen = len(response.json) if isinstance(told, int) else response.json
         assert (line, response.status_code) == (line, status)
@@ -241,12 +257,6 @@ def test_a_row_can_be_sent_back_as_it_was_given(stocked, kind):
     response = stocked(f"PUT {kind[0]}/1", row | {"id": ["9"], "created_at": 5, "updated_at": {"x": 1}})
 
     assert response.json == row | {"updated_at": response.json["updated_at"]}
-
-
-def test_a_trailing_slash_makes_no_difference(stocked, kind):
-    for path in (kind[0], f"{kind[0]}/1"):
-        assert stocked(f"GET {path}/").data == stocked(f"GET {path}").data
-    assert stocked(f"PUT {kind[0]}/1/", {}).status_code == 200
 
 
 def test_head_answers_as_get_without_a_body(stocked, kind):
@@ -611,17 +621,24 @@ def test_ids_are_unique_and_no_row_is_lost(api, all_at_once):
     assert len(api("GET /items").json) == 320
 
 
+def done(all_at_once, attempt, names):
+    """What 16 threads could do, each attempting it with each name."""
+    def run(number):
+        done = []
+        for name in names:
+            with suppress(StoreError):
+                attempt(number, name)
+                done.append(name)
+        return done
+    return sorted(name for names in all_at_once(run) for name in names)
+
+
 def test_of_racing_orders_one_gets_the_number(all_at_once):
     store, numbers = Store(generated(0)), [str(number) for number in range(300)]
 
-    def create(_):
-        won = []
-        for number in numbers:
-            with suppress(ConflictError):
-                won.append(store.create("orders", {"internal_number": number}).record.internal_number)
-        return won
+    made = done(all_at_once, lambda _, number: store.create("orders", {"internal_number": number}), numbers)
 
-    assert sorted(number for won in all_at_once(create) for number in won) == sorted(numbers)
+    assert made == sorted(numbers)
 
 
 def test_of_racing_changes_with_one_tag_one_wins(all_at_once):
@@ -629,29 +646,21 @@ def test_of_racing_changes_with_one_tag_one_wins(all_at_once):
     store.frozen = NOW
     tags = {row.record.id: str(row.version) for row in store.state()["items"].rows}
 
-    def change(number):
-        won = []
-        for item, tag in tags.items():
-            with suppress(StaleError):
-                store.update("items", item, {"quantity": number}, {tag})
-                won.append(item)
-        return won
+    won = done(all_at_once, lambda number, id: store.update("items", id, {"quantity": number}, {tags[id]}), tags)
 
-    assert sorted(item for won in all_at_once(change) for item in won) == sorted(tags)
+    assert won == sorted(tags)
 
 
 def test_an_order_never_names_an_item_that_is_gone(all_at_once):
     store = Store(generated(200))
 
-    def create_or_delete(number):
-        for item in map(str, range(1, 201)):
-            with suppress(StoreError):
-                if number % 2:
-                    store.delete("items", item)
-                else:
-                    store.create("orders", {"internal_number": f"{item}-{number}", "items": [{"item_id": item}]})
+    def create_or_delete(number, id):
+        if number % 2:
+            store.delete("items", id)
+        else:
+            store.create("orders", {"internal_number": f"{id}-{number}", "items": [{"item_id": id}]})
 
-    all_at_once(create_or_delete)
+    done(all_at_once, create_or_delete, [str(number) for number in range(1, 201)])
     rows = {name: table.rows for name, table in store.state().items()}
     assert {row.record.items[0]["item_id"] for row in rows["orders"]} == {row.record.id for row in rows["items"]}
 
@@ -730,22 +739,6 @@ def test_the_least_recently_used_of_256_sessions_goes_and_the_default_one_stays(
     assert len(api("GET /items").json) == len(api("GET /items", X_Mock_Session="first").json) == 1
     assert len(api("GET /items", X_Mock_Session="0").json) == 1
     assert api("GET /items", X_Mock_Session="second").json == []
-
-
-def test_a_reset_brings_everything_back(demo):
-    before = demo.state()
-    demo("DELETE /items/1")
-    demo("POST /items", {"name": "x"})
-    demo("PUT /mock/clock", {"now": NOW})
-    demo("POST /mock/faults", {"path": "/x"})
-
-    for _ in range(2):
-        assert demo("DELETE /mock/state").status_code == 204
-
-    assert demo.state() == before
-    assert demo("GET /mock/clock").json["frozen"] is False
-    assert demo("GET /mock/faults").json == demo("GET /mock/requests").json == []
-    assert demo("POST /items", {"name": "x"}).json["id"] == "13"
 
 
 def test_a_state_comes_back_as_it_was_put_and_what_is_missing_is_filled_in(demo):
@@ -866,15 +859,6 @@ def test_of_several_delays_the_longest_counts_and_the_controls_have_none():
 # Documents
 
 
-def resolved(schema, document):
-    """A schema of the document with its references replaced by what they refer to."""
-    if isinstance(schema, dict):
-        if "$ref" in schema:
-            return resolved(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
-        return {name: resolved(part, document) for name, part in schema.items()}
-    return [resolved(part, document) for part in schema] if isinstance(schema, list) else schema
-
-
 def test_the_document_has_each_route_and_no_other(demo):
     document = demo("GET /openapi.json").json
     routes = {(rule.rule.removeprefix("/api/v1").replace("<id>", "{id}"), method.lower())
@@ -887,59 +871,23 @@ def test_the_document_has_each_route_and_no_other(demo):
     assert document["servers"] == [{"url": "/api/v1"}]
 
 
-@pytest.mark.parametrize("line, options, status", [
-    ("GET /health", {}, 200),
-    ("GET /{s}", {}, 200), (f"GET /{{s}}?page={2**70}", {}, 200), ("GET /{s}?x=1", {}, 400),
-    ("GET /{s}", {"If_None_Match": "*"}, 304),
-    ("POST /{s}", {"body": {}}, 400), ("POST /{s}", {"data": b"", "kind": None}, 415),
-    ("POST /{s}", {"data": b" " * 2**21}, 413),
-    ("POST /orders", {"body": {"internal_number": "A-1"}}, 409),
-    ("POST /orders", {"body": {"internal_number": "new", "items": [{"item_id": "1", "x": 1}]}}, 201),
-    ("POST /items", {"body": {"name": "new"}}, 201),
-    ("GET /{s}/1", {}, 200), ("GET /{s}/99", {}, 404), ("GET /{s}/1", {"If_None_Match": "*"}, 304),
-    ("PUT /{s}/1", {"body": {}}, 200), ("PATCH /{s}/1", {"body": {}}, 200),
-    ("PATCH /{s}/1", {"body": {}, "If_Match": '"x"'}, 412), ("DELETE /{s}/1", {"If_Match": '"x"'}, 412),
-    ("DELETE /items/2", {}, 409), ("DELETE /items/1", {}, 204), ("DELETE /orders/1", {}, 204),
-    ("DELETE /{s}/99", {}, 404),
-])
-@pytest.mark.parametrize("name", KINDS)
-def test_answers_are_what_the_document_says(stocked, name, line, options, status):
-    line = line.replace("{s}", name)
-    document = stocked("GET /openapi.json").json
-
-    response = stocked(line, **options)
-
-    method, path = re.sub(r"/\d+$", "/{id}", line.partition("?")[0]).split(" ")
-    described = document["paths"][path][method.lower()]["responses"][str(response.status_code)]
-    assert response.status_code == status
-    assert all(name in response.headers for name, each in described.get("headers", {}).items() if each["required"])
-    if "content" in described:
-        schema = resolved(described["content"]["application/json"]["schema"], document)
-        found = [[sentence for _, sentence, claim in check(each, response.json, "body") if not claim]
-                 for each in schema.get("anyOf", [schema])]
-        assert [] in found
-    else:
-        assert (response.data, response.content_type) == (b"", None)
-
-
 @pytest.mark.parametrize("line, sent, statuses", [
-    ("get /health", [], "200 400"), ("get /items", ["If-None-Match"], "200 304 400"),
-    ("post /items", ["NewItem"], "201 400 409 413 415"),
-    ("get /items/{id}", ["id", "If-None-Match"], "200 304 400 404"),
-    ("put /items/{id}", ["id", "If-Match", "ItemChange"], "200 400 404 409 412 413 415"),
-    ("patch /orders/{id}", ["id", "If-Match", "OrderChange"], "200 400 404 409 412 413 415"),
-    ("delete /items/{id}", ["id", "If-Match"], "204 400 404 409 412"),
+    ("get /health", "", "200 400"), ("get /items", "If-None-Match", "200 304 400"),
+    ("post /items", "NewItem", "201 400 409 413 415"), ("get /items/{id}", "id If-None-Match", "200 304 400 404"),
+    ("put /items/{id}", "id If-Match ItemChange", "200 400 404 409 412 413 415"),
+    ("patch /orders/{id}", "id If-Match OrderChange", "200 400 404 409 412 413 415"),
+    ("delete /items/{id}", "id If-Match", "204 400 404 409 412"),
 ])
 def test_the_document_describes_what_is_sent_and_what_can_come(api, line, sent, statuses):
     method, path = line.split(" ")
 
     operation = api("GET /openapi.json").json["paths"][path][method]
 
-    parameters = [each for each in operation["parameters"] if each["in"] != "query"]
-    body = [operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-            ] if operation.get("requestBody", {}).get("required") else []
-    assert [each["name"] for each in parameters] + body == ["X-Mock-Session", *sent]
+    names = [each["name"] for each in operation["parameters"] if each["in"] != "query"]
+    names += re.findall(r"schemas/(\w+)", json.dumps(operation.get("requestBody", {})))
+    assert names == ["X-Mock-Session", *sent.split()]
     assert all(each["required"] == (each["in"] == "path") for each in operation["parameters"])
+    assert operation.get("requestBody", {"required": True})["required"]
     assert " ".join(sorted(operation["responses"])) == statuses
 
 
@@ -947,11 +895,9 @@ def test_the_document_describes_the_parameters_of_a_list(api):
     listed = api("GET /openapi.json").json["paths"]["/items"]["get"]["parameters"]
 
     schemas = {each["name"]: each["schema"] for each in listed if each["in"] == "query"}
-    kinds = {name: each.get("items", each)["type"] for name, each in schemas.items()}
     assert {name for name, each in schemas.items() if each["type"] != "array"} == {"sort", "page", "per_page"}
-    assert {name for name, kind in kinds.items() if kind == "integer"} >= {
-        "page", "per_page", *(f"quantity{each}" for each in ("", "_ne", "_gt", "_gte", "_lt", "_lte"))}
-    assert not {"quantity_like", "items", "_delay"} & kinds.keys()
+    assert {schemas[f"quantity{each}"]["items"]["type"] for each in ("", "_ne", "_gt", "_lte")} == {"integer"}
+    assert not {"quantity_like", "items", "_delay"} & schemas.keys()
     assert schemas["status"]["items"]["enum"] == ["pending", "active", "completed"]
     assert "enum" not in schemas["status_like"]["items"]
     assert re.fullmatch(schemas["sort"]["pattern"], "-quantity,name")
