@@ -321,7 +321,7 @@ REFUSALS = [  # a request, its body, and its problems by their places, whole or 
         ({}, ["path"]), ({"path": "items"}, ["path"]), ({"path": "/" * 1001}, ["path"]),
         ({"path": "*", "method": "post"}, ["method"]), ({"path": "*", "status": 399}, ["status"]),
         ({"path": "*", "status": 600}, ["status"]), ({"path": "*", "delay": 30_001, "times": 0}, ["delay", "times"]),
-        ({"path": "*", "after": 1, "delay": None, "x": 1}, ["delay", "after", "x"]),
+        ({"path": "*", "times": 2**53, "after": 1, "delay": None, "x": 1}, ["delay", "times", "after", "x"]),
         ({"path": "*", "after": True, "status": None}, ["after"])]),
     ("PUT /mock/clock", {}, {"now": "Now is required"}),
     *(("PUT /mock/clock", {"now": moment}, {"now": "Now must be a UTC time such as 2026-01-01T09:30:00.000Z"})
