@@ -587,9 +587,9 @@ def parameter(place: str, name: str, schema: store.Schema) -> dict[str, Any]:
 
 def worded(resource: store.Resource) -> dict[str, Any]:
     """The schema of a new row, its defaults in words: for a keyword, generated types demand the field."""
-    return {**resource.new, "properties": {
-        name: {**rule, "description": f"left out: {json.dumps(resource.defaults[name])}"}
-        if name in resource.defaults else rule for name, rule in resource.new["properties"].items()}}
+    return {**resource.new, "properties": resource.new["properties"] | {
+        name: rule | {"description": f"{rule['description']}; {json.dumps(resource.defaults[name])} if left out"}
+        for name, rule in resource.rules.items() if name in resource.writable and name in resource.defaults}}
 
 
 PAGE = """<!doctype html>

@@ -911,7 +911,9 @@ def test_only_what_is_required_is_required_when_it_is_sent(api):
         ["name"], ["internal_number"], [], []]
     assert schemas["Item"]["required"] == list(api("POST /items", {"name": "x"}).json)
     assert '"default"' not in json.dumps(schemas)
-    assert schemas["NewItem"]["properties"]["status"]["description"] == 'left out: "pending"'
+    assert schemas["NewItem"]["properties"]["status"]["description"] == (
+        'one of pending, active, completed; "pending" if left out')
+    assert schemas["NewItem"]["properties"]["updated_at"] == schemas["ItemChange"]["properties"]["id"]
 
 
 def test_the_home_page_is_for_people_and_its_json_for_the_rest(demo):
