@@ -587,9 +587,10 @@ def parameter(place: str, name: str, schema: store.Schema) -> dict[str, Any]:
 
 def worded(resource: store.Resource) -> dict[str, Any]:
     """The schema of a new row, its defaults in words: for a keyword, generated types demand the field."""
-    return {**resource.new, "properties": resource.new["properties"] | {
-        name: rule | {"description": f"{rule['description']}; {json.dumps(resource.defaults[name])} if left out"}
-        for name, rule in resource.rules.items() if name in resource.writable and name in resource.defaults}}
+    sent = resource.new["properties"]
+    return {**resource.new, "properties": sent | {
+        name: rule | {"description": f"{rule['description']}; {json.dumps(default)} if left out"}
+        for name, default in resource.defaults.items() if (rule := sent[name]) is not store.IGNORED}}
 
 
 PAGE = """<!doctype html>
@@ -763,8 +764,7 @@ class RequestHandler(WSGIRequestHandler):
         """Log the request, unless it is the home page refreshing itself."""
         if not self.requestline.startswith("GET /?live "):
             with suppress(OSError):  # whoever reads our stdout may go away
-                sys.stdout.write(f"{self.log_date_time_string()} {ascii(self.requestline)} {code}\n")
-                sys.stdout.flush()
+                print(f"{self.log_date_time_string()} {ascii(self.requestline)} {code}\n", end="", flush=True)
 
 
 def main() -> None:

@@ -290,13 +290,11 @@ REFUSALS = [  # a request, its body, and its problems by their places, whole or 
     ("POST /items", {}, {"name": "Name is required"}),
     *(("POST /items", {"name": name}, {"name": NAME}) for name in ("", " \t\n\u2003", "x" * 256, None, 5)),
     *(("PATCH /items/1", {"quantity": n}, {"quantity": WHOLE}) for n in (-1, 2**53, True, 3.0, "3", None)),
-    ("PUT /items/1", {"description": "x" * 10_001},
-     {"description": "Description must be a string of at most 10000 characters"}),
-    ("PUT /items/1", {"status": "Active"}, {"status": STATUS}),
-    ("POST /items", {"z": 1, "quantity": "3", "status": 1, "a": 2}, {
-        "name": "Name is required", "status": STATUS, "quantity": WHOLE, "z": f"z {UNKNOWN}", "a": f"a {UNKNOWN}"}),
+    ("POST /items", {"z": 1, "quantity": "3", "status": "Active", "a": 2, "description": "x" * 10_001}, {
+        "name": "Name is required", "description": "Description must be a string of at most 10000 characters",
+        "status": STATUS, "quantity": WHOLE, "z": f"z {UNKNOWN}", "a": f"a {UNKNOWN}"}),
     ("POST /orders", {"internal_number": "x" * 51, "status": " "}, {
-        "internal_number": NUMBER, "status": "Status must be a string of 1 to 50 characters, not all blank"}),
+        "internal_number": NUMBER, "status": NUMBER.replace("Internal number", "Status")}),
     ("PUT /orders/1", {"items": {}}, {"items": LINES}), ("PUT /orders/1", {"items": [{}] * 1001}, {"items": LINES}),
     ("POST /orders", {"internal_number": "", "items": [{"item_id": "99"}, 5, {"item_id": 1, "quantity": 0}]}, {
         "internal_number": NUMBER, "items[0].item_id": "Item id must be the id of one of the items",
@@ -343,10 +341,8 @@ REFUSALS = [  # a request, its body, and its problems by their places, whole or 
       for body, reason in [
           (b"", "Body is not JSON: Expecting value: .*"), (b'{"name": "x"', "Body is not JSON: .*"),
           (b'{"name": "\xff"}', "Body is not JSON: .*utf-8.*"),
-          (b'{"name": NaN}', "Body is not JSON: NaN is not a number that a double can hold"),
-          (b'{"quantity": -Infinity}', "Body is not JSON: -Infinity is not .*"),
-          (b'{"quantity": 1e400}', "Body is not JSON: 1e400 is not .*"),
-          (b'{"quantity": ' + b"9" * 5000 + b"}", "Body is not JSON: 9{20} is not .*"),
+          *((b'{"x": %b}' % n.encode(), f"Body is not JSON: {n[:20]} is not a number that a double can hold")
+            for n in ("NaN", "-Infinity", "1e400", "9" * 5000)),
           (b"[" * 100_000, "Body is not JSON: maximum recursion depth exceeded .*"),
           *((body, "Body must be a JSON object") for body in (b"null", b'"text"', b"[]", b"1"))]),
 ]
@@ -590,17 +586,18 @@ def test_answers_and_errors_can_be_read_across_origins(api):
     assert not [name for name, _ in api("GET /items").headers if name.startswith("Access-Control")]
 
 
-@pytest.mark.parametrize("setting, origin, allowed", [
-    (None, "http://localhost:5173", True), (None, "http://localhost:5177", True),
-    (None, "http://localhost:5178", False), (None, "http://localhost:51733", False), (None, "http://a.b", False),
-    ("*", "http://a.b", True), ("http://[::1]:80, http://b.c", "http://[::1]:80", True),
-    ("http://[::1]:80, http://b.c", "http://b.c", True), ("http://b.c", "http://bxc", False),
-    ("http://b.c", "http://b.c.evil", False),
+@pytest.mark.parametrize("setting, allowed, others", [
+    (None, ["http://localhost:5173", "http://localhost:5177"],
+     ["http://localhost:5178", "http://localhost:51733", "http://a.b"]),
+    ("*", ["http://a.b"], []),
+    ("http://[::1]:80, http://b.c", ["http://[::1]:80", "http://b.c"], ["http://bxc", "http://b.c.evil", "http://:80"]),
 ])
-def test_only_the_origins_of_the_setting_are_allowed(setting, origin, allowed):
-    response = Api(cors_origins=setting)("GET /items", Origin=origin)
+def test_only_the_origins_of_the_setting_are_allowed(setting, allowed, others):
+    api = Api(cors_origins=setting)
 
-    assert response.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
+    seen = [api("GET /items", Origin=each).headers.get("Access-Control-Allow-Origin") for each in allowed + others]
+
+    assert seen == allowed + [None] * len(others)
 
 
 # Threads
@@ -828,11 +825,9 @@ def test_the_journal_tells_what_came_in_the_order_of_arrival(api, begin_slowly):
     assert [(each["method"], each["path"], each["status"], each["body"]) for each in seen] == [
         ("GET", "/items", 200, None), ("POST", "/items", 201, {"name": "x"}),
         ("POST", "/nowhere", 404, None), ("POST", "/nowhere", 404, [1]), ("POST", "/nowhere", 404, None)]
-    assert list(seen[0]) == ["at", "method", "path", "query", "status", "duration_ms", "body"]
-    assert (seen[0]["at"], seen[0]["query"]) == (NOW, "q=x")
+    assert list(seen[0].items())[:4] == [("at", NOW), ("method", "GET"), ("path", "/items"), ("query", "q=x")]
     assert 500 <= seen[0]["duration_ms"] < 5000 > seen[1]["duration_ms"] > 0
-    assert api("DELETE /mock/requests").status_code == 204
-    assert api("GET /mock/requests").json == []
+    assert (api("DELETE /mock/requests").status_code, api("GET /mock/requests").json) == (204, [])
 
 
 def test_the_journal_keeps_500_requests(api):
@@ -923,32 +918,31 @@ def test_the_home_page_is_for_people_and_its_json_for_the_rest(demo):
     told = demo("GET /", Accept="application/json")
 
     assert (page.mimetype, told.mimetype) == ("text/html", "application/json")
-    for text in ('<a href="/api/v1/items">', "<big>12</big> items", "q=&lt;script&gt;"):
-        assert text in page.text
+    assert all(text in page.text for text in ('href="/api/v1/items"', "<big>12</big> items", "q=&lt;script&gt;"))
     assert "http://" not in page.text.replace("http://www.w3.org/2000/svg", "")
-    assert {"/api/v1/items/<id>", "/api/v1/mock/faults", "/"} <= {each["path"] for each in told.json["routes"]}
-    assert all(each["summary"] and each["methods"] for each in told.json["routes"])
+    assert {each["path"] for each in told.json["routes"] if each["summary"] and each["methods"]} == {
+        rule.rule for rule in demo.app.url_map.iter_rules()}
     assert "q=" not in demo("GET /").text
 
 
 # Seeds, settings and running
 
 
-@pytest.mark.parametrize("settings, sentence", [
-    ({"port": "x"}, "PORT must be an integer from 0 to 65535, not 'x'"),
-    ({"port": 65536}, "PORT must be an integer from 0 to 65535, not '65536'"),
-    ({"seed": "many"}, "SEED must be demo, a number of items, or the path of a .json file, not 'many'"),
-    ({"seed": "missing.json"}, "SEED missing.json: No such file or directory"),
-    ({"delay": "5-1"}, "DELAY must .*"), ({"delay": "30001"}, "DELAY must .*"), ({"delay": "a"}, "DELAY must .*"),
-    ({"cors_origins": "localhost:5173"}, "CORS_ORIGINS must .*"), ({"cors_origins": "http://*"}, "CORS_ORIGINS must .*"),
-    ({"cors_origins": "http://a/"}, "CORS_ORIGINS must .*"), ({"cors_origins": "http://a,*"}, "CORS_ORIGINS must .*"),
-    ({"api_prefix": "api"}, "API_PREFIX must .*"), ({"api_prefix": "/api/"}, "API_PREFIX must .*"),
-    ({"api_version": "a/b", "port": "x"}, "PORT must .*"), ({"api_version": "a/b"}, "API_VERSION must .*"),
-    ({"flask_debug": "off"}, "FLASK_DEBUG must be 0, 1, false or true, not 'off'"), ({"sed": "demo"}, ".* argument 'sed'.*"),
-])
-def test_a_wrong_setting_is_told_by_its_name(settings, sentence):
-    with pytest.raises((StoreError, TypeError), match=f"^{sentence}$"):
-        create_app(**settings)
+WRONG = {
+    "port": ["x", 65536, -1], "seed": ["many", "1x"], "delay": ["5-1", "30001", "a", "1-2-3"], "api_version": ["a/b"],
+    "cors_origins": ["localhost:5173", "http://*", "http://a/", "http://a,*"], "api_prefix": ["api", "/api/"],
+    "flask_debug": ["off"]}
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
+def test_a_wrong_setting_is_told_by_its_name(name, value):
+    with pytest.raises(StoreError, match=f"^{name.upper()} must be .*(not '{re.escape(str(value))}'|lesser first)$"):
+        create_app(**{name: value})
+
+
+def test_a_setting_that_there_is_not_is_told():
+    with pytest.raises(TypeError, match="'sed'"):
+        create_app(sed="demo")
 
 
 def test_a_setting_comes_from_the_argument_then_the_environment_then_the_default(monkeypatch):
