@@ -17,7 +17,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -287,7 +287,7 @@ def etag(content: store.Row | store.Snapshot) -> Header:
     return "ETag", f'"{content.version}"'
 
 
-def array(rows: list[store.Row]) -> bytes:
+def array(rows: Sequence[store.Row]) -> bytes:
     """A JSON array with a row a line, in one join: each copy of a long one shows."""
     texts = [row.json for row in rows] or [b""]
     texts[0] = b"[" + texts[0]
@@ -302,7 +302,7 @@ PAGING = {"page", "per_page"}
 
 def listing(resource: store.Resource, path: str, query: str) -> tuple[Any, ...]:
     """The body and the headers of a list, kept for as long as no row changes. Raises InvalidError."""
-    snapshot = g.session.state()[resource.name]
+    snapshot = g.session.state(resource.name)[resource.name]
     place = hash(query) % 16  # each query has one of few: so little is kept, and taking it needs no lock
     kept, *made = snapshot.lists.get(place, (None,))
     if kept != query:
@@ -313,15 +313,14 @@ def listing(resource: store.Resource, path: str, query: str) -> tuple[Any, ...]:
         if last != chosen:  # all the pages of a query come from one list
             rows = store.select(resource, snapshot.rows, wanted)
             snapshot.lists["rows"] = chosen, rows
-        paged = wanted.keys() & PAGING
-        body, links = page_of(rows, wanted, path, query) if paged else (array(rows), [])
+        body, links = page_of(rows, wanted, path, query) if wanted.keys() & PAGING else (array(rows), [])
         made = [body, etag(snapshot), ("X-Total-Count", str(len(rows))), *links]
         if len(body) < 256 * KIB:
             snapshot.lists[place] = query, *made
     return tuple(made)
 
 
-def page_of(rows: list[store.Row], wanted: Mapping[str, Any], path: str,
+def page_of(rows: Sequence[store.Row], wanted: Mapping[str, Any], path: str,
             query: str) -> tuple[bytes, list[Header]]:
     """A page in its envelope, and its Link (RFC 8288): paths, so that they stay behind a proxy."""
     page, size = wanted.get("page", 1), wanted.get("per_page", 10)
@@ -687,6 +686,7 @@ def generated(size: int) -> store.Tables:
 # Settings and running
 
 ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
+ORIGINS = rf"\*|{ORIGIN}( *, *{ORIGIN})*"
 VITE = ",".join(f"http://localhost:{port}" for port in range(5173, 5178))
 PART = r"[A-Za-z0-9._~-]+"
 MATCH = partial(store.rule, "string")
@@ -703,7 +703,7 @@ class Settings:
     delay: str = field(default="0", metadata=MATCH(
         "milliseconds such as 200 or 200-800, up to 30000", pattern=r"[0-9]{1,5}(-[0-9]{1,5})?"))
     cors_origins: str = field(default=VITE, metadata=MATCH(
-        "* or origins such as http://localhost:5173, by commas", pattern=rf"\*|{ORIGIN}( *, *{ORIGIN})*"))
+        "* or origins such as http://localhost:5173, separated by commas", pattern=ORIGINS))
     api_prefix: str = field(default="/api", metadata=MATCH("a path such as /api", pattern=f"(/{PART})+"))
     api_version: str = field(default="v1", metadata=MATCH("a part of a path such as v1", pattern=PART))
     flask_debug: str = field(default="0", metadata=MATCH("0, 1, false or true", pattern="(?i)0|1|false|true"))
@@ -715,7 +715,7 @@ class Settings:
         texts = {name: os.environ.get(name.upper(), "") for name in rules}
         texts |= {name: str(value) for name, value in given.items() if value is not None}
         values: dict[str, Any] = {name: text for name, text in texts.items() if text}
-        for name in filter(values.get, rules):
+        for name in (name for name in rules if name in values):
             values[name] = store.read(rules[name], texts[name])
             if any(store.check(rules[name], values[name])):
                 words = rules[name]["description"]

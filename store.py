@@ -1,13 +1,13 @@
 """The data: records and their rules, lists, a locked store, and the sessions that keep stores apart.
 
-Read it from top to bottom: each section uses only what stands above it. Nothing here knows of HTTP.
+Read it from top to bottom: each section uses only what stands above it. Only a fault's fields know of HTTP.
 """
 
 import json
 import re
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -278,11 +278,11 @@ def query_rules(resource: Resource) -> dict[str, Schema]:
     rules = {name: INTEGER if "integer" in resource.rules[column]["type"] else
              resource.rules[column] if "enum" in resource.rules[column] and suffix != "_like" else STRING
              for name, (column, suffix) in resource.filters.items()}
-    columns = dict.fromkeys(column for column, _ in resource.filters.values())
-    one = f"-?({'|'.join(columns)})"
+    names = dict.fromkeys(column for column, _ in resource.filters.values())
+    one = f"-?({'|'.join(names)})"
     return rules | {
         "q": STRING,
-        "sort": rule("string", f"a comma-separated list of {', '.join(columns)}, - before one to descend",
+        "sort": rule("string", f"a comma-separated list of {', '.join(names)}, with - before one to descend",
                      pattern=f"^{one}(,{one})*$"),
         "page": rule("integer", "an integer of at least {minimum}", minimum=1),
         "per_page": WHOLE(minimum=1, maximum=1000)}
@@ -309,7 +309,7 @@ class Row:
 class Snapshot:
     """A table's rows at one moment, oldest first, with a version like a row's, and lists made of them."""
 
-    rows: list[Row]
+    rows: tuple[Row, ...]
     version: int
     lists: dict[Any, Any] = field(default_factory=dict)  # they go with the snapshot, so none is ever stale
 
@@ -325,7 +325,7 @@ def key_of(schema: Schema, suffix: str = "", get: Callable[..., Any] = lambda v:
     return get
 
 
-def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
+def select(resource: Resource, rows: Sequence[Row], query: Mapping[str, Any]) -> Sequence[Row]:
     """The rows that a query (see `resource.query`) asks for, in its order."""
     for name in query.keys() & resource.filters:
         column, suffix = resource.filters[name]
@@ -400,6 +400,12 @@ class Tables:
         if record.id == str(self.numbers[name]):
             self.numbers[name] += 1
         return row
+
+    def snapshot(self, name: str) -> Snapshot:
+        """The rows of a table as they are now."""
+        if name not in self.snapshots:
+            self.snapshots[name] = Snapshot(tuple(self.rows[name].values()), next(versions))
+        return self.snapshots[name]
 
     def free_id(self, name: str) -> str:
         """The id for a new row."""
@@ -479,13 +485,10 @@ class Store:
         with self._lock:
             return self._find(name, id)
 
-    def state(self) -> dict[str, Snapshot]:
-        """All tables at one moment."""
+    def state(self, *names: str) -> dict[str, Snapshot]:
+        """The tables with these names, or all of them, at one moment."""
         with self._lock:
-            tables = self._tables
-            for name in tables.rows.keys() - tables.snapshots.keys():
-                tables.snapshots[name] = Snapshot(list(tables.rows[name].values()), next(versions))
-            return {name: tables.snapshots[name] for name in tables.rows}
+            return {name: self._tables.snapshot(name) for name in names or RESOURCES}
 
     def create(self, name: str, body: Mapping[str, Any]) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
@@ -557,7 +560,7 @@ class Store:
 
 
 class Sessions:
-    """A store for each name, from its first use on; beyond 256 the least recently used goes, None never."""
+    """A store for each name and the default one, None, which stays; over 256 the least recently used goes."""
 
     def __init__(self, seed: Tables) -> None:
         self._lock = Lock()  # so that a name's first two requests get one store
