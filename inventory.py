@@ -52,7 +52,8 @@ def create_app(**settings: object) -> Flask:
     `create_app(seed="demo")` sets one of `Settings`; the environment has the others. Raises InvalidError.
     """
     config = Settings.load(settings)
-    app = App(__name__, static_folder=None)
+    app = Flask(__name__, static_folder=None)
+    app.response_class = Answer
     app.extensions["sessions"] = sessions = store.Sessions(config.tables())
     app.debug = config.flask_debug.lower() in ("1", "true")
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # browsers reject a redirected preflight
@@ -68,14 +69,6 @@ def create_app(**settings: object) -> Flask:
         app.add_url_rule(f"{config.api}/mock/{name}", view_func=control.as_view(name))
     app.register_blueprint(document_routes(config.api))
     return app
-
-
-class App(Flask):
-    """Flask, but for its own answer to OPTIONS, which is to be like ours."""
-
-    def make_default_options_response(self) -> Response:
-        """Tell the allowed methods, without a body."""
-        return answer(None, 200, ("Allow", super().make_default_options_response().headers.get("Allow", "")))
 
 
 # Hooks
@@ -260,6 +253,9 @@ class Answer(Response):
 
     default_mimetype = None
 
+    def __init__(self, body: str | bytes | None = b"", status: int = 200, headers: Sequence[Header] = ()) -> None:
+        super().__init__(body, status, [NO_STORE, *headers])
+
     def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
         """Return the headers without looking for what could be missing."""
         return self.headers
@@ -268,10 +264,10 @@ class Answer(Response):
 def answer(body: Any, status: int = 200, *headers: Header) -> Response:
     """A response with JSON: of a value, or as it is in bytes; None for no body."""
     if body is None:
-        return Answer(None, status, [NO_STORE, *headers])
+        return Answer(None, status, headers)
     if not isinstance(body, bytes):
         body = json.dumps(body).encode() + b"\n"
-    return Answer(body, status, [JSON, NO_STORE, *headers])
+    return Answer(body, status, [JSON, *headers])
 
 
 def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
@@ -498,12 +494,13 @@ def document_routes(api: str) -> Blueprint:
         return answer(document(current_app, api))
 
     @routes.get("/")
-    def home() -> Response | str:
+    def home() -> Response:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "routes": routes_of(current_app)}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer(shown)
-        return render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
+        page = render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
+        return Answer(page, 200, [("Content-Type", "text/html; charset=utf-8")])
 
     return routes
 

@@ -28,7 +28,10 @@ ORIGIN = "http://localhost:5173"
 
 
 class Api:
-    """A client for paths below the API's own: `api("PUT /items/1", {"quantity": 3}, If_Match='"7"')`."""
+    """A client for paths below the API's own: `api("PUT /items/1", {"quantity": 3}, If_Match='"7"')`.
+
+    What holds for every answer is asserted of whatever a test gets.
+    """
 
     def __init__(self, **settings):
         self.app = create_app(**settings)
@@ -39,7 +42,11 @@ class Api:
         response = self.app.test_client(use_cookies=False).open(
             path if path == "/" else f"/api/v1{path}", method=method, data=data,
             content_type=kind if data is not None else None, environ_overrides=environ,
-            headers={name.replace("_", "-"): value for name, value in headers.items()})
+            headers={name.replace("_", "-"): value for name, value in ({"Origin": ORIGIN} | headers).items() if value})
+        assert response.headers["Cache-Control"] == "no-store"
+        if "Origin" not in headers:
+            assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
+            assert response.headers["Access-Control-Expose-Headers"] == "ETag, Link, Location, X-Total-Count"
         if threading.current_thread() is threading.main_thread() and '"injected": true' not in response.text:
             assert_described(method, path, response)
         return response
@@ -101,10 +108,11 @@ def kind(request):
 
 
 @pytest.fixture
-def stocked(api):
+def stocked(tmp_path):
     """Two rows of each kind; order 2 names item 2."""
-    api("PUT /mock/state", {name: rows for name, (rows, *_) in KINDS.items()})
-    return api
+    file = tmp_path / "seed.json"
+    file.write_text(json.dumps({name: rows for name, (rows, *_) in KINDS.items()}))
+    return Api(seed=str(file))
 
 
 @pytest.fixture
@@ -138,11 +146,19 @@ NUMBER_1 = {"internal_number": "ORD-2026-001"}
 NAMED = "Item 7 is named by order 2"
 INJECTED = refused("Service unavailable", injected=True)
 FAULT = {"method": "*", "status": 503, "delay": 0, "times": 1, "after": False}
-STORIES = {  # with the demo's rows: requests, maybe with a body, the status of the answer, what is in it
+STORIES = {  # with the demo's rows: requests, maybe with a body, the status, what the answer has (...: what was sent)
     "health is told exactly": [("GET /health", 200, {"status": "healthy", "version": "1.0.0"})],
     "a removed row is gone, and its id is not used again": [
         ("POST /items", {"name": "x"}, 201, {"id": "13"}), ("DELETE /items/13", 204),
         ("GET /items/13", 404, refused("Item not found")), ("POST /items", {"name": "x"}, 201, {"id": "14"})],
+    "what the rules allow is stored as it was sent": [
+        ("POST /items", {"name": "x" * 255, "description": "\U0001f600" * 10_000, "quantity": 2**53 - 1}, 201, ...),
+        ("GET /items/13", 200, ...), ("PUT /items/1", {"name": " x ", "status": "completed", "quantity": 0}, 200, ...),
+        ("PUT /items/1", {"name": "\u200b"}, 200, ...), ("PUT /items/1", {"name": "\ud800"}, 200, ...),
+        ("POST /orders", {"internal_number": "x" * 50, "status": "x" * 50, "items": [{}] * 1000}, 201, ...),
+        ("PUT /orders/1", {"items": [
+            {"note": {"deep": [1, -2.5, 1e300, None, True, "ü"]}}, {}, {"quantity": 1}]}, 200, ...),
+        ("GET /orders/1", 200, ...)],
     "no such row": [
         (f"{method} /{name}s/99", {}, 404, refused(f"{name.title()} not found"))
         for method in ("GET", "PUT", "PATCH", "DELETE") for name in ("item", "order")],
@@ -167,6 +183,15 @@ STORIES = {  # with the demo's rows: requests, maybe with a body, the status of 
         ("a: POST /mock/faults", {"path": "*", "times": None}, 201, FAULT | {"path": "*", "times": None}),
         ("GET /items", 200, 12), ("a: GET /items", 503, INJECTED), ("a: GET /mock/requests", 200, 2),
         ("b: GET /items", 200, 13), ("b: GET /mock/clock", 200, {"frozen": False})],
+    "the least recently used of 256 sessions goes, and the default one stays": [
+        *((f"{name}: POST /items", {"name": "x"}, 201) for name in ("", *range(256))), ("0: GET /items", 200, 13),
+        ("one-more: GET /items", 200, 12), *((f"{name}: GET /items", 200, 13) for name in ("", 0, 2, 255)),
+        ("1: GET /items", 200, 12)],
+    "the next id follows the largest of 15 digits": [
+        step for given, following in [
+            ([None, "9" * 15], "1" + "0" * 14 + "1"), (["1" + "0" * 15, "3"], "4"), (["a"], "1"), (["007"], "8")]
+        for step in [("PUT /mock/state", {"items": [{"name": "x", "id": id} for id in given]}, 204),
+                     ("POST /items", {"name": "x"}, 201, {"id": following})]],
     "a reset brings everything back": [
         ("DELETE /items/1", 204), ("POST /items", {"name": "x"}, 201), ("PUT /mock/clock", {"now": NOW}, 200),
         ("POST /mock/faults", {"path": "/x"}, 201), ("DELETE /mock/state", 204), ("DELETE /mock/state", 204),
@@ -209,15 +234,17 @@ STORIES = {  # with the demo's rows: requests, maybe with a body, the status of 
 
 @pytest.mark.parametrize("story", STORIES.values(), ids=STORIES)
 def test_it_goes_as_the_story_tells(demo, story):
+    sent = {}
     for line, *rest in story:
         session, _, request = line.rpartition(": ")
         body = rest.pop(0) if isinstance(rest[0], dict) else None
+        sent = body or sent
         status, told = (*rest, None)[:2]
         before = demo.state()
 
         response = demo(request, body, **{"X_Mock_Session": session} if session else {})
 
-        seen = len(response.json) if isinstance(told, int) else response.json
+        told, seen = sent if told is ... else told, len(response.json) if isinstance(told, int) else response.json
         assert (line, response.status_code) == (line, status)
         assert told is None or seen == told or status < 400 and seen.items() >= told.items()
         assert status not in (400, 404, 405, 409) or demo.state() == before
@@ -265,17 +292,6 @@ def test_head_answers_as_get_without_a_body(stocked, kind):
         assert (head.status_code, head.data, head.headers) == (200, b"", get.headers)
 
 
-@pytest.mark.parametrize("path, body", [
-    ("/items", {"name": "x" * 255, "description": "\U0001f600" * 10_000, "status": "completed", "quantity": 2**53 - 1}),
-    ("/items", {"name": " x "}), ("/items", {"name": "\u200b", "quantity": 0}), ("/items", {"name": "\ud800"}),
-    ("/orders", {"internal_number": "A", "status": "paid", "items": [
-        {"note": {"deep": [1, -2.5, 1e300, None, True, "ü"]}}, {}, {"quantity": 1}]}),
-    ("/orders", {"internal_number": "x" * 50, "status": "x" * 50, "items": [{}] * 1000}),
-], ids=["longest", "not trimmed", "no space to Python", "a lone surrogate", "lines that hold anything", "most lines"])
-def test_what_the_rules_allow_is_stored_as_sent(api, path, body):
-    assert api(f"POST {path}", body).json.items() >= body.items()
-    assert api(f"GET {path}/1").json.items() >= body.items()
-
 
 # Refusals
 
@@ -286,13 +302,15 @@ NUMBER = "Internal number must be a string of 1 to 50 characters, not all blank"
 LINES = "Items must be an array of at most 1000 elements"
 UNKNOWN = "is not known here; allowed are id, name, description, status, quantity, created_at, updated_at"
 ENCODED = "Query must be percent-encoded UTF-8"
+SPACES = "".join(filter(str.isspace, map(chr, range(0x110000))))
 REFUSALS = [  # a request, its body, and its problems by their places, whole or as a regular expression
     ("POST /items", {}, {"name": "Name is required"}),
-    *(("POST /items", {"name": name}, {"name": NAME}) for name in ("", " \t\n\u2003", "x" * 256, None, 5)),
+    *(("POST /items", {"name": name}, {"name": NAME}) for name in ("", SPACES, "x" * 256, None, 5)),
     *(("PATCH /items/1", {"quantity": n}, {"quantity": WHOLE}) for n in (-1, 2**53, True, 3.0, "3", None)),
     ("POST /items", {"z": 1, "quantity": "3", "status": "Active", "a": 2, "description": "x" * 10_001}, {
         "name": "Name is required", "description": "Description must be a string of at most 10000 characters",
         "status": STATUS, "quantity": WHOLE, "z": f"z {UNKNOWN}", "a": f"a {UNKNOWN}"}),
+    ("POST /items", {f"f{n}": 1 for n in range(101)}, {"name": "Name is required"} | {f"f{n}": ".*" for n in range(99)}),
     ("POST /orders", {"internal_number": "x" * 51, "status": " "}, {
         "internal_number": NUMBER, "status": NUMBER.replace("Internal number", "Status")}),
     ("PUT /orders/1", {"items": {}}, {"items": LINES}), ("PUT /orders/1", {"items": [{}] * 1001}, {"items": LINES}),
@@ -359,16 +377,6 @@ def test_what_is_wrong_is_all_told_by_its_place_and_changes_nothing(demo, line, 
     assert all(told[place] == each or re.fullmatch(each, told[place]) for place, each in details.items())
     assert response.json["error"] == ("Bad request" if "body" in details else told[next(iter(details))])
     assert (demo.state(), demo("GET /mock/faults").json, demo("GET /mock/clock").json["frozen"]) == before
-
-
-def test_blank_is_what_python_calls_space(api):
-    spaces = [chr(code) for code in range(0x110000) if chr(code).isspace()]
-
-    assert {api("POST /items", {"name": space}).status_code for space in spaces} == {400}
-
-
-def test_a_refusal_has_at_most_100_details(api):
-    assert len(api("POST /items", {f"f{n}": 1 for n in range(500)}).json["details"]) == 100
 
 
 # Lists
@@ -460,14 +468,6 @@ def test_a_change_gives_new_tags_to_the_row_and_its_list_only(stocked, kind):
     assert stocked(f"GET {path}").headers["ETag"] != after[path]
 
 
-def test_a_session_that_begins_to_change_keeps_the_other_tags(demo):
-    before = demo("GET /orders").headers["ETag"]
-
-    demo("PATCH /items/1", {})
-
-    assert demo("GET /orders").headers["ETag"] == before
-
-
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_if_match_protects_a_newer_version(demo, method):
     old = demo("GET /items/1").headers["ETag"]
@@ -528,18 +528,13 @@ def test_a_body_has_one_mebibyte_at_most_and_a_state_64(api, line, size, status,
     assert status != 413 or response.json == {"error": "Request body too large"}
 
 
-def test_a_wrong_method_is_told_the_allowed_ones(api):
-    assert {"GET", "POST"} <= set(api("PUT /items", {}).headers["Allow"].split(", "))
-
-
 def test_a_bug_is_a_500_whose_traceback_is_logged_and_not_sent(api, caplog):
     api.app.add_url_rule("/api/v1/bug", view_func=lambda: 1 // 0)
 
-    response = api("GET /bug", Origin=ORIGIN)
+    response = api("GET /bug")
 
     assert (response.status_code, response.json) == (500, {"error": "Internal server error"})
     assert "ZeroDivisionError" in caplog.text
-    assert response.headers["Access-Control-Allow-Origin"] == ORIGIN
 
 
 def test_of_several_errors_the_first_in_the_order_is_told(demo):
@@ -562,14 +557,14 @@ def test_of_several_errors_the_first_in_the_order_is_told(demo):
     assert told("/orders/2", b'{"name": 1, "internal_number": "ORD-2026-001"}', tag="*")[0] == 400
 
 
-def test_nothing_is_to_be_stored(demo):
-    for path in ("/items", "/items/1", "/items/99", "/health", "/mock/clock", "/nowhere"):
-        assert demo(f"GET {path}").headers["Cache-Control"] == "no-store"
-    options = demo("OPTIONS /items/1")
-    assert (options.headers["Cache-Control"], options.content_type, options.data) == ("no-store", None, b"")
-    assert "PATCH" in options.headers["Allow"]
-    assert demo("OPTIONS /nowhere").status_code == 404
-    assert [each["method"] for each in demo("GET /mock/requests").json] == ["GET"] * 4 + ["OPTIONS"] * 2
+def test_options_and_a_wrong_method_are_told_the_allowed_ones(api):
+    options, wrong = api("OPTIONS /items"), api("PUT /items", {})
+
+    for response in (options, wrong):
+        assert set(response.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST", "OPTIONS"}
+    assert (options.status_code, options.content_type, options.data) == (200, None, b"")
+    assert api("OPTIONS /nowhere").status_code == 404
+    assert [each["method"] for each in api("GET /mock/requests").json] == ["OPTIONS", "PUT", "OPTIONS"]
 
 
 # CORS
@@ -587,18 +582,10 @@ def test_a_preflight_succeeds_on_any_path_with_any_header(api, path):
     assert "PATCH" in told["Allow-Methods"]
 
 
-def test_answers_and_errors_can_be_read_across_origins(api):
-    for path in ("/items", "/nowhere", "/items?_status=503", "/items?page=0"):
-        headers = api(f"GET {path}", Origin=ORIGIN).headers
-        assert headers["Access-Control-Allow-Origin"] == ORIGIN
-        assert headers["Access-Control-Expose-Headers"] == "ETag, Link, Location, X-Total-Count"
-    assert not [name for name, _ in api("GET /items").headers if name.startswith("Access-Control")]
-
-
 @pytest.mark.parametrize("setting, allowed, others", [
     (None, ["http://localhost:5173", "http://localhost:5177"],
-     ["http://localhost:5178", "http://localhost:51733", "http://a.b"]),
-    ("*", ["http://a.b"], []),
+     [None, "http://localhost:5178", "http://localhost:51733", "http://a.b"]),
+    ("*", ["http://a.b"], [None]),
     ("http://[::1]:80, http://b.c", ["http://[::1]:80", "http://b.c"], ["http://bxc", "http://b.c.evil", "http://:80"]),
 ])
 def test_only_the_origins_of_the_setting_are_allowed(setting, allowed, others):
@@ -659,7 +646,7 @@ def test_of_racing_changes_with_one_tag_one_wins(all_at_once):
 
 
 def test_an_order_never_names_an_item_that_is_gone(all_at_once):
-    store = Store(generated(200))
+    store = Store(generated(1000))
 
     def create_or_delete(number, id):
         if number % 2:
@@ -667,13 +654,13 @@ def test_an_order_never_names_an_item_that_is_gone(all_at_once):
         else:
             store.create("orders", {"internal_number": f"{id}-{number}", "items": [{"item_id": id}]})
 
-    done(all_at_once, create_or_delete, [str(number) for number in range(1, 201)])
+    done(all_at_once, create_or_delete, [str(number) for number in range(1, 1001)])
     rows = {name: table.rows for name, table in store.state().items()}
     assert {row.record.items[0]["item_id"] for row in rows["orders"]} == {row.record.id for row in rows["items"]}
 
 
 def test_a_fault_strikes_as_often_as_it_says(api, all_at_once):
-    for _ in range(20):
+    for _ in range(40):
         api("POST /mock/faults", {"path": "/items", "times": 2})
         assert all_at_once(lambda _: api("GET /items").status_code).count(503) == 2
 
@@ -697,16 +684,16 @@ def test_a_list_is_never_stale(api, all_at_once):
     all_at_once(write_and_read)
 
 
-def test_a_reader_sees_a_replaced_state_whole(api, all_at_once):
+def test_a_reader_sees_a_replaced_state_whole(all_at_once):
+    store = Store(generated(0))
+    states = [{"items": [{"name": "x"}] * size, "orders": [{"internal_number": str(n)} for n in range(size)]}
+              for size in (1, 2)]
+
     def replace_or_read(number):
-        for size in (3, 7, 5, 2):
+        for turn in range(200):
             if number % 4 == 0:
-                api("PUT /mock/state", {"items": [{"name": str(size)}] * size,
-                                        "orders": [{"internal_number": str(n)} for n in range(size)]})
-            else:
-                state = json.loads(api.state())
-                assert len(state["items"]) == len(state["orders"])
-                assert {row["name"] for row in state["items"]} <= {str(len(state["items"]))}
+                store.load(states[turn % 2])
+            assert len({len(table.rows) for table in store.state().values()}) == 1
 
     all_at_once(replace_or_read)
 
@@ -735,19 +722,6 @@ def test_a_wrong_session_name_is_refused(api, name, place):
     assert (response.status_code, response.json) == (400, {"error": problem, "details": {place: problem}})
 
 
-def test_the_least_recently_used_of_256_sessions_goes_and_the_default_one_stays(api):
-    api("POST /items", {"name": "x"})
-    for name in ("first", "second", *map(str, range(254))):
-        api("POST /items", {"name": "x"}, X_Mock_Session=name)
-    api("GET /items", X_Mock_Session="first")
-
-    api("GET /items", X_Mock_Session="one-more")
-
-    assert len(api("GET /items").json) == len(api("GET /items", X_Mock_Session="first").json) == 1
-    assert len(api("GET /items", X_Mock_Session="0").json) == 1
-    assert api("GET /items", X_Mock_Session="second").json == []
-
-
 def test_a_state_comes_back_as_it_was_put_and_what_is_missing_is_filled_in(demo):
     before = demo.state()
     assert demo("PUT /mock/state", data=before).status_code == 204
@@ -766,16 +740,6 @@ def test_a_state_comes_back_as_it_was_put_and_what_is_missing_is_filled_in(demo)
     assert (demo("GET /mock/clock").json["now"], len(demo("GET /mock/requests").json)) == (NOW, 3)
     demo("PUT /mock/state", {})
     assert not any(json.loads(demo.state()).values())
-
-
-@pytest.mark.parametrize("given, following", [
-    ([None, "999999999999999"], "1000000000000001"), (["1000000000000000", "3"], "4"), (["a"], "1"), (["007"], "8"),
-    (["999999999999999", "1000000000000000"], "1000000000000001"),
-])
-def test_the_next_id_follows_the_largest_of_15_digits(api, given, following):
-    api("PUT /mock/state", {"items": [{"name": "x", "id": id} for id in given]})
-
-    assert api("POST /items", {"name": "x"}).json["id"] == following
 
 
 def test_a_frozen_clock_gives_its_time_until_it_is_let_go(api):
@@ -864,36 +828,26 @@ def test_of_several_delays_the_longest_counts_and_the_controls_have_none():
 # Documents
 
 
-def test_the_document_has_each_route_and_no_other(demo):
-    document = demo("GET /openapi.json").json
-    routes = {(rule.rule.removeprefix("/api/v1").replace("<id>", "{id}"), method.lower())
-              for rule in demo.app.url_map.iter_rules() for method in rule.methods - {"HEAD", "OPTIONS"}
-              if re.match("/api/v1/(?!mock|openapi)", rule.rule)}
+def test_the_document_describes_what_is_sent_to_each_route_and_what_can_come(api, kind):
+    document, path, title = api("GET /openapi.json").json, kind[0], kind[0][1:-1].title()
 
-    operations = {(path, method): each for path, item in document["paths"].items() for method, each in item.items()}
-    assert operations.keys() == routes
-    assert len({each["operationId"] for each in operations.values()}) == len(operations)
+    told = {}
+    for place in ("/health", path, path + "/{id}"):
+        for method, each in document["paths"][place].items():
+            sent = [parameter["name"] for parameter in each["parameters"] if parameter["in"] != "query"]
+            sent += re.findall(r"schemas/(\w+)", json.dumps(each.get("requestBody", {})))
+            told[f"{method} {place.removeprefix(path)}"] = f"{' '.join(sent)}: {' '.join(sorted(each['responses']))}"
+            assert all(parameter["required"] == (parameter["in"] == "path") for parameter in each["parameters"])
+            assert each.get("requestBody", {"required": True})["required"]
+    change = f"X-Mock-Session id If-Match {title}Change: 200 400 404 409 412 413 415"
+    assert told == {
+        "get /health": "X-Mock-Session: 200 400", "get ": "X-Mock-Session If-None-Match: 200 304 400",
+        "post ": f"X-Mock-Session New{title}: 201 400 409 413 415",
+        "get /{id}": "X-Mock-Session id If-None-Match: 200 304 400 404", "put /{id}": change, "patch /{id}": change,
+        "delete /{id}": "X-Mock-Session id If-Match: 204 400 404 409 412"}
+    operations = [each["operationId"] for item in document["paths"].values() for each in item.values()]
+    assert len(operations) == len(set(operations)) == 1 + 6 * len(KINDS)
     assert document["servers"] == [{"url": "/api/v1"}]
-
-
-@pytest.mark.parametrize("line, sent, statuses", [
-    ("get /health", "", "200 400"), ("get /items", "If-None-Match", "200 304 400"),
-    ("post /items", "NewItem", "201 400 409 413 415"), ("get /items/{id}", "id If-None-Match", "200 304 400 404"),
-    ("put /items/{id}", "id If-Match ItemChange", "200 400 404 409 412 413 415"),
-    ("patch /orders/{id}", "id If-Match OrderChange", "200 400 404 409 412 413 415"),
-    ("delete /items/{id}", "id If-Match", "204 400 404 409 412"),
-])
-def test_the_document_describes_what_is_sent_and_what_can_come(api, line, sent, statuses):
-    method, path = line.split(" ")
-
-    operation = api("GET /openapi.json").json["paths"][path][method]
-
-    names = [each["name"] for each in operation["parameters"] if each["in"] != "query"]
-    names += re.findall(r"schemas/(\w+)", json.dumps(operation.get("requestBody", {})))
-    assert names == ["X-Mock-Session", *sent.split()]
-    assert all(each["required"] == (each["in"] == "path") for each in operation["parameters"])
-    assert operation.get("requestBody", {"required": True})["required"]
-    assert " ".join(sorted(operation["responses"])) == statuses
 
 
 def test_the_document_describes_the_parameters_of_a_list(api):
