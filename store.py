@@ -189,8 +189,7 @@ class Record:
 
     id: str = field(metadata=ID | {"readOnly": True, "x-unique": True, "x-natural": True})
     created_at: str = field(metadata=TIME | {"readOnly": True})
-    updated_at: str | None = field(default=None, metadata=TIME | {
-        "readOnly": True, "type": ["string", "null"]})
+    updated_at: str | None = field(default=None, metadata=TIME | {"readOnly": True, "type": ["string", "null"]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -373,22 +372,19 @@ class Fault:
 FAULT = closed({each.name: each.metadata for each in fields(Fault)}, ["path"])
 
 
+@dataclass
 class Tables:
     """The rows of each resource, oldest first, and what is kept beside them so that no write scans them."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, Row]] = {name: {} for name in RESOURCES}
-        self.claims: Counter[Claim] = Counter()  # how many rows make each
-        self.numbers = dict.fromkeys(RESOURCES, 1)  # the ids of the next new rows
-        self.snapshots: dict[str, Snapshot] = {}  # of those that have not changed since
+    rows: dict[str, dict[str, Row]] = field(default_factory=lambda: {name: {} for name in RESOURCES})
+    claims: Counter[Claim] = field(default_factory=Counter)  # how many rows make each
+    numbers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESOURCES, 1))  # the next new ids
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)  # of tables that have not changed since
 
     def copy(self) -> "Tables":
         """Tables that change by themselves. The rows, which never change, are shared."""
-        twin = Tables()
-        twin.rows = {name: rows.copy() for name, rows in self.rows.items()}
-        twin.claims, twin.numbers = self.claims.copy(), self.numbers.copy()
-        twin.snapshots = self.snapshots.copy()
-        return twin
+        rows = {name: table.copy() for name, table in self.rows.items()}
+        return Tables(rows, self.claims.copy(), self.numbers.copy(), self.snapshots.copy())
 
     def put(self, name: str, record: Record) -> Row:
         """Add a record as the newest row, or in the place of the row with its id."""

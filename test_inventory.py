@@ -646,17 +646,19 @@ def test_of_racing_changes_with_one_tag_one_wins(all_at_once):
 
 
 def test_an_order_never_names_an_item_that_is_gone(all_at_once):
-    store = Store(generated(1000))
+    stores = [Store(generated(20)) for _ in range(50)]
 
-    def create_or_delete(number, id):
+    def create_or_delete(number, place):
+        store, id = stores[place % 50], str(1 + place // 50)
         if number % 2:
             store.delete("items", id)
         else:
             store.create("orders", {"internal_number": f"{id}-{number}", "items": [{"item_id": id}]})
 
-    done(all_at_once, create_or_delete, [str(number) for number in range(1, 1001)])
-    rows = {name: table.rows for name, table in store.state().items()}
-    assert {row.record.items[0]["item_id"] for row in rows["orders"]} == {row.record.id for row in rows["items"]}
+    done(all_at_once, create_or_delete, range(1000))
+    for store in stores:
+        items, orders = (table.rows for table in store.state().values())
+        assert {row.record.items[0]["item_id"] for row in orders} == {row.record.id for row in items}
 
 
 def test_a_fault_strikes_as_often_as_it_says(api, all_at_once):
