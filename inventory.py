@@ -17,7 +17,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -253,7 +253,7 @@ class Answer(Response):
 
     default_mimetype = None
 
-    def __init__(self, body: str | bytes | None = b"", status: int = 200, headers: Sequence[Header] = ()) -> None:
+    def __init__(self, body: str | bytes | None = b"", status: int = 200, headers: Iterable[Header] = ()) -> None:
         super().__init__(body, status, [NO_STORE, *headers])
 
     def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:

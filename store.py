@@ -6,7 +6,7 @@ Read it from top to bottom: each section uses only what stands above it. Only a 
 import json
 import re
 import time
-from collections import Counter, OrderedDict, deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -377,25 +377,40 @@ class Tables:
     """The rows of each resource, oldest first, and what is kept beside them so that no write scans them."""
 
     rows: dict[str, dict[str, Row]] = field(default_factory=lambda: {name: {} for name in RESOURCES})
-    claims: Counter[Claim] = field(default_factory=Counter)  # how many rows make each
+    holders: dict[Claim, dict[tuple[str, str], None]] = field(default_factory=dict)  # the rows that make each
     numbers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESOURCES, 1))  # the next new ids
     snapshots: dict[str, Snapshot] = field(default_factory=dict)  # of tables that have not changed since
 
     def copy(self) -> "Tables":
         """Tables that change by themselves. The rows, which never change, are shared."""
         rows = {name: table.copy() for name, table in self.rows.items()}
-        return Tables(rows, self.claims.copy(), self.numbers.copy(), self.snapshots.copy())
+        holders = {claim: places.copy() for claim, places in self.holders.items()}
+        return Tables(rows, holders, self.numbers.copy(), self.snapshots.copy())
 
     def put(self, name: str, record: Record) -> Row:
         """Add a record as the newest row, or in the place of the row with its id."""
         row = Row(record, next(versions), RESOURCES[name].json(record))
-        if record.id in self.rows[name]:
-            self._count(name, record.id, -1)
+        self._release(name, record.id)
         self.rows[name][record.id] = row
-        self._count(name, record.id, 1)
+        for claim in RESOURCES[name].claims(record):
+            self.holders.setdefault(claim, {})[name, record.id] = None
         if record.id == str(self.numbers[name]):
             self.numbers[name] += 1
         return row
+
+    def remove(self, name: str, id: str) -> None:
+        """Take a row out."""
+        self._release(name, id)
+        del self.rows[name][id]
+
+    def _release(self, name: str, id: str) -> None:
+        """Forget what a change makes old: the snapshot, and the claims of the row that is to go, if any."""
+        self.snapshots.pop(name, None)
+        if row := self.rows[name].get(id):
+            for claim in RESOURCES[name].claims(row.record):
+                del self.holders[claim][name, id]
+                if not self.holders[claim]:
+                    del self.holders[claim]
 
     def snapshot(self, name: str) -> Snapshot:
         """The rows of a table as they are now."""
@@ -408,26 +423,6 @@ class Tables:
         while str(self.numbers[name]) in self.rows[name]:
             self.numbers[name] += 1
         return str(self.numbers[name])
-
-    def remove(self, name: str, id: str) -> None:
-        """Take a row out."""
-        self._count(name, id, -1)
-        del self.rows[name][id]
-
-    def _count(self, name: str, id: str, step: int) -> None:
-        """Count the claims of a row that has come (1) or is about to go (-1)."""
-        self.snapshots.pop(name, None)
-        for claim in RESOURCES[name].claims(self.rows[name][id].record):
-            self.claims[claim] += step
-            if not self.claims[claim]:
-                del self.claims[claim]
-
-    def holder(self, claim: Claim) -> str:
-        """The first row that makes a claim, such as "order 2", or nothing; only a refusal has to scan."""
-        if claim not in self.claims:
-            return ""
-        return next(f"{RESOURCES[name].title.lower()} {id}" for name, rows in self.rows.items()
-                    for id, row in rows.items() if claim in RESOURCES[name].claims(row.record))
 
 
 def tables_of(state: Mapping[str, Any], now: str) -> Tables:
@@ -508,8 +503,10 @@ class Store:
         """Remove a row. Raises NotFoundError, StaleError, ConflictError."""
         with self._lock:
             self._find(name, id, expected)
-            if named := self._tables.holder(Claim(True, name, id)):
-                raise ConflictError({"id": f"{RESOURCES[name].title} {id} is named by {named}"})
+            if holders := self._tables.holders.get(Claim(True, name, id)):
+                other, number = next(iter(holders))
+                holder = f"{RESOURCES[other].title.lower()} {number}"
+                raise ConflictError({"id": f"{RESOURCES[name].title} {id} is named by {holder}"})
             self._own().remove(name, id)
 
     def load(self, state: Mapping[str, Any]) -> None:
@@ -530,7 +527,7 @@ class Store:
         """Raise InvalidError, ConflictError for what the tables show; `mine` are claims of the row itself."""
         require(findings, self._tables.rows.__getitem__)
         for place, sentence, claim in findings:
-            if claim and not claim.refers and claim in self._tables.claims and claim not in mine:
+            if claim and not claim.refers and claim in self._tables.holders and claim not in mine:
                 raise ConflictError({place: sentence})
 
     def _own(self) -> Tables:
