@@ -17,7 +17,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -52,8 +52,7 @@ def create_app(**settings: object) -> Flask:
     `create_app(seed="demo")` sets one of `Settings`; the environment has the others. Raises InvalidError.
     """
     config = Settings.load(settings)
-    app = Flask(__name__, static_folder=None)
-    app.response_class = Answer
+    app = App(__name__, static_folder=None)
     app.extensions["sessions"] = sessions = store.Sessions(config.tables())
     app.debug = config.flask_debug.lower() in ("1", "true")
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # browsers reject a redirected preflight
@@ -69,6 +68,15 @@ def create_app(**settings: object) -> Flask:
         app.add_url_rule(f"{config.api}/mock/{name}", view_func=control.as_view(name))
     app.register_blueprint(document_routes(config.api))
     return app
+
+
+class App(Flask):
+    """Flask, but for its own answer to OPTIONS, which is to be like ours."""
+
+    def make_default_options_response(self) -> Response:
+        """Tell the allowed methods, without a body."""
+        allowed = super().make_default_options_response().headers.get("Allow", "")
+        return Answer(b"", 200, [NO_STORE, ("Allow", allowed)])
 
 
 # Hooks
@@ -253,9 +261,6 @@ class Answer(Response):
 
     default_mimetype = None
 
-    def __init__(self, body: str | bytes | None = b"", status: int = 200, headers: Iterable[Header] = ()) -> None:
-        super().__init__(body, status, [NO_STORE, *headers])
-
     def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
         """Return the headers without looking for what could be missing."""
         return self.headers
@@ -264,10 +269,10 @@ class Answer(Response):
 def answer(body: Any, status: int = 200, *headers: Header) -> Response:
     """A response with JSON: of a value, or as it is in bytes; None for no body."""
     if body is None:
-        return Answer(None, status, headers)
+        return Answer(None, status, [NO_STORE, *headers])
     if not isinstance(body, bytes):
         body = json.dumps(body).encode() + b"\n"
-    return Answer(body, status, [JSON, *headers])
+    return Answer(body, status, [JSON, NO_STORE, *headers])
 
 
 def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
@@ -494,13 +499,12 @@ def document_routes(api: str) -> Blueprint:
         return answer(document(current_app, api))
 
     @routes.get("/")
-    def home() -> Response:
+    def home() -> Response | str:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "routes": routes_of(current_app)}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer(shown)
-        page = render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
-        return Answer(page, 200, [("Content-Type", "text/html; charset=utf-8")])
+        return render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
 
     return routes
 

@@ -189,7 +189,8 @@ class Record:
 
     id: str = field(metadata=ID | {"readOnly": True, "x-unique": True, "x-natural": True})
     created_at: str = field(metadata=TIME | {"readOnly": True})
-    updated_at: str | None = field(default=None, metadata=TIME | {"readOnly": True, "type": ["string", "null"]})
+    updated_at: str | None = field(default=None, metadata=TIME | {
+        "readOnly": True, "type": ["string", "null"]})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
