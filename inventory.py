@@ -499,12 +499,13 @@ def document_routes(api: str) -> Blueprint:
         return answer(document(current_app, api))
 
     @routes.get("/")
-    def home() -> Response | str:
+    def home() -> Response:
         """Show this page; in JSON to clients that prefer it."""
         shown = {"name": "Inventory API", "version": VERSION, "routes": routes_of(current_app)}
         if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
             return answer(shown)
-        return render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
+        page = render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
+        return Answer(page, 200, [NO_STORE, ("Content-Type", "text/html; charset=utf-8")])
 
     return routes
 
