@@ -713,15 +713,13 @@ class Settings:
     @classmethod
     def load(cls, given: Mapping[str, object]) -> "Settings":
         """What is given, else what the environment says, else the default. Raises InvalidError."""
-        rules = {each.name: each.metadata for each in fields(cls)}
-        texts = {name: os.environ.get(name.upper(), "") for name in rules}
-        texts |= {name: str(value) for name, value in given.items() if value is not None}
-        values: dict[str, Any] = {name: text for name, text in texts.items() if text}
-        for name in (name for name in rules if name in values):
-            values[name] = store.read(rules[name], texts[name])
-            if any(store.check(rules[name], values[name])):
-                words = rules[name]["description"]
-                raise store.InvalidError({name: f"{name.upper()} must be {words}, not {texts[name]!r}"})
+        values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
+        for name, rule in ((each.name, each.metadata) for each in fields(cls)):
+            if text := values.pop(name, os.environ.get(name.upper(), "")):
+                values[name] = store.read(rule, text)
+                if any(store.check(rule, values[name])):
+                    problem = f"{name.upper()} must be {rule['description']}, not {text!r}"
+                    raise store.InvalidError({name: problem})
         return cls(**values)  # a TypeError if there is no such setting
 
     @property
