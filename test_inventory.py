@@ -326,7 +326,6 @@ def test_head_answers_as_get_without_a_body(stocked, kind):
         assert (head.status_code, head.data, head.headers) == (200, b"", get.headers)
 
 
-
 # Refusals
 
 NAME = "Name must be a string of 1 to 255 characters, not all blank"
