@@ -281,7 +281,8 @@ def test_it_goes_as_the_story_tells(demo, story):
     for line, *rest in story:
         body = None if isinstance(rest[0], int) else rest.pop(0)
         status, told = (*rest, None)[:2]
-        sent, before = body or sent, demo.state()
+        sent, unchanged = body or sent, status in (400, 404, 405, 409, 412, 415)
+        before = unchanged and demo.state()  # not always: it would keep the default session in use
 
         response = demo(line.format(tags=tags), body)
 
@@ -289,7 +290,7 @@ def test_it_goes_as_the_story_tells(demo, story):
         told = sent if told is ... else told
         assert (line, response.status_code) == (line, status)
         assert told is None or (has(response.json, told) if status < 400 else response.json == told)
-        assert status not in (400, 404, 405, 409, 412, 415) or demo.state() == before
+        assert not unchanged or demo.state() == before
 
 
 # Resources
