@@ -892,7 +892,7 @@ def test_the_app_for_servers_is_made_once():
     assert not hasattr(inventory, "application")
 
 
-def test_generated_items_are_the_same_each_time(demo):
+def test_generated_items_are_the_same_each_time():
     assert Api(seed="250").state() == Api(seed="250").state()
     assert Api(seed="250")("GET /items/250").json == {
         "id": "250", "name": "Blue desk 250", "description": "", "status": "active", "quantity": 214,
