@@ -666,7 +666,7 @@ def test_an_order_never_names_an_item_that_is_gone(all_at_once):
 
     done(all_at_once, create_or_delete, range(1000))
     for store in stores:
-        items, orders = (table.rows for table in store.state().values())
+        items, orders = (table.rows for table in store.state("items", "orders").values())
         assert {row.record.items[0]["item_id"] for row in orders} == {row.record.id for row in items}
 
 
@@ -704,7 +704,7 @@ def test_a_reader_sees_a_replaced_state_whole(all_at_once):
         for turn in range(200):
             if number % 4 == 0:
                 store.load(states[turn % 2])
-            assert len({len(table.rows) for table in store.state().values()}) == 1
+            assert len({len(table.rows) for table in store.state("items", "orders").values()}) == 1
 
     all_at_once(replace_or_read)
 
@@ -894,9 +894,8 @@ def test_the_app_for_servers_is_made_once():
 
 def test_generated_items_are_the_same_each_time():
     assert Api(seed="250").state() == Api(seed="250").state()
-    assert Api(seed="250")("GET /items/250").json == {
-        "id": "250", "name": "Blue desk 250", "description": "", "status": "active", "quantity": 214,
-        "created_at": "2026-01-01T00:05:00.000Z", "updated_at": None}
+    assert Api(seed="250")("GET /items/250").json.items() >= {
+        "name": "Blue desk 250", "status": "active", "quantity": 214, "created_at": "2026-01-01T00:05:00.000Z"}.items()
     assert gc.isenabled()
 
 
