@@ -239,7 +239,7 @@ class Resource:
                 rules[column]["x-unique"] = f"{name}.{column}"
         self.writable = [column for column in rules if "readOnly" not in rules[column]]
         self.texts = [column for column in self.writable if rules[column]["type"] == "string"]
-        self.claiming = [column for column in self.writable if "x-" in repr(rules[column])]
+        self.claiming = [column for column in self.writable if "x-" in repr(rules[column])]  # or in its items
         self.defaults = {each.name: each.default for each in columns if each.default is not MISSING}
 
         sent = {column: rules[column] if column in self.writable else IGNORED for column in rules}
@@ -496,7 +496,7 @@ class Store:
         findings = list(check(RESOURCES[name].change, body))
         with self._lock:
             row = self._find(name, id, expected)
-            self._settle(findings, RESOURCES[name].claims(row.record))
+            self._settle(findings, (name, id))
             values = RESOURCES[name].values(body)
             return self._own().put(name, replace(row.record, updated_at=self.now(), **values))
 
@@ -524,12 +524,12 @@ class Store:
             raise StaleError({}, "Precondition failed")
         return row
 
-    def _settle(self, findings: list[Finding], mine: Container[Claim] = ()) -> None:
-        """Raise InvalidError, ConflictError for what the tables show; `mine` are claims of the row itself."""
+    def _settle(self, findings: list[Finding], place: tuple[str, str] | None = None) -> None:
+        """Raise InvalidError, ConflictError if the tables do not grant a claim to the row at this place."""
         require(findings, self._tables.rows.__getitem__)
-        for place, sentence, claim in findings:
-            if claim and not claim.refers and claim in self._tables.holders and claim not in mine:
-                raise ConflictError({place: sentence})
+        for where, sentence, claim in findings:
+            if claim and not claim.refers and self._tables.holders.get(claim, {}).keys() - {place}:
+                raise ConflictError({where: sentence})
 
     def _own(self) -> Tables:
         """The tables to change: sessions share the seed's, so the first change copies them."""
