@@ -73,7 +73,7 @@ def assert_described(method, path, response):
     if operation := description()["paths"].get(template, {}).get(method.lower()):
         told = operation["responses"][str(response.status_code)]
         assert all(name in response.headers for name, each in told.get("headers", {}).items() if each["required"])
-        assert bool(response.data) == ("content" in told)
+        assert bool(response.data) == bool(response.content_type) == ("content" in told)
         for schema in [each["schema"] for each in told.get("content", {}).values()]:
             assert any(all(claim for *_, claim in check(each, response.json)) for each in schema.get("anyOf", [schema]))
 
