@@ -203,10 +203,6 @@ class Item(Record):
     quantity: int = field(default=0, metadata=WHOLE())
 
 
-LINE = rule("object", "an object", properties={
-    "item_id": STRING | {"x-references": "items"}, "quantity": WHOLE(minimum=1)})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order(Record):
     """What somebody ordered; a line may name an item and say how many, and hold anything else."""
@@ -214,7 +210,9 @@ class Order(Record):
     internal_number: str = field(metadata=NAME(maxLength=50) | {"x-unique": True})
     status: str = field(default="pending", metadata=NAME(maxLength=50))
     items: tuple[dict[str, Any], ...] = field(default=(), metadata=rule(
-        "array", "an array of at most {maxItems} elements", maxItems=1000, items=LINE))
+        "array", "an array of at most {maxItems} elements", maxItems=1000, items=rule(
+            "object", "an object", properties={
+                "item_id": STRING | {"x-references": "items"}, "quantity": WHOLE(minimum=1)})))
 
 
 # Resources
