@@ -253,8 +253,8 @@ STORIES = {  # with the demo's rows: requests, maybe with a body, the status, wh
         ("POST /items", {"name": "x"}, 504, refused("Gateway timeout", injected=True)),
         ("GET /items/13", 200, {"name": "x"})],
     "the journal keeps 500 requests": [
-        *((f"GET /nowhere/{number}", 404) for number in range(501)),
-        ("GET /mock/requests", 200, [{"path": f"/nowhere/{number}"} for number in range(1, 501)])],
+        *((f"GET /items/1?_={number}", 200) for number in range(501)),
+        ("GET /mock/requests", 200, [{"query": f"_={number}"} for number in range(1, 501)])],
     "a fault meets unknown paths but not the controls": [
         ("POST /mock/faults", {"path": "*", "times": None}, 201), ("GET /payments", 503, INJECTED),
         *((f"GET {path}", 200) for path in ("/health", "/mock/state", "/openapi.json")),
@@ -699,7 +699,7 @@ def test_a_reader_sees_a_replaced_state_whole():
               for size in (1, 2)]
 
     def replace_or_read(number):
-        for turn in range(200):
+        for turn in range(600):
             if number % 4 == 0:
                 store.load(states[turn % 2])
             assert len({len(table.rows) for table in store.state("items", "orders").values()}) == 1
