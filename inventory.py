@@ -713,14 +713,13 @@ class Settings:
     @classmethod
     def load(cls, given: Mapping[str, object]) -> "Settings":
         """What is given, else what the environment says, else the default. Raises InvalidError."""
-        values: dict[str, Any] = {name: str(value) for name, value in given.items() if value is not None}
-        for name, rule in ((each.name, each.metadata) for each in fields(cls)):
-            if text := values.pop(name, os.environ.get(name.upper(), "")):
-                values[name] = store.read(rule, text)
-                if any(store.check(rule, values[name])):
-                    problem = f"{name.upper()} must be {rule['description']}, not {text!r}"
-                    raise store.InvalidError({name: problem})
-        return cls(**values)  # a TypeError if there is no such setting
+        rules = {each.name.upper(): each.metadata for each in fields(cls)}
+        texts = {name: os.environ.get(name, "") for name in rules}
+        texts |= {name.upper(): str(value) for name, value in given.items() if value is not None}
+        values: dict[str, Any] = {
+            name: store.read(rules.get(name, {}), text) for name, text in texts.items() if text}
+        store.require(store.check(store.closed(rules), values))
+        return cls(**{name.lower(): value for name, value in values.items()})
 
     @property
     def api(self) -> str:

@@ -116,9 +116,10 @@ def is_timestamp(text: str) -> bool:
 
 
 def label(place: str) -> str:
-    """A place as a sentence begins with it: `items[0].item_id` is "Item id"."""
-    name = place.rpartition(".")[2].replace("_", " ").strip()
-    return name[:1].upper() + name[1:]
+    """A place as a sentence begins with it: `items[0].item_id` is "Item id", `API_PREFIX` stays as it is."""
+    name = place.rpartition(".")[2]
+    words = name if name.isupper() else name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]
 
 
 def check(schema: Schema, value: Any, place: str = "") -> Iterator[Finding]:

@@ -854,18 +854,13 @@ def test_the_home_page_is_for_people_and_its_json_for_the_rest(demo):
 WRONG = {
     "port": ["x", 65536, -1], "seed": ["many", "1x"], "delay": ["5-1", "30001", "a", "1-2-3"], "api_version": ["a/b"],
     "cors_origins": ["localhost:5173", "http://*", "http://a/", "http://a,*"], "api_prefix": ["api", "/api/"],
-    "flask_debug": ["off"]}
+    "flask_debug": ["off"], "sed": ["demo"]}
 
 
 @pytest.mark.parametrize("name, value", [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_wrong_setting_is_told_by_its_name(name, value):
-    with pytest.raises(StoreError, match=f"^{name.upper()} must be .*(not '{re.escape(str(value))}'|lesser first)$"):
+    with pytest.raises(StoreError, match=f"^{name.upper()} (must be .*|is not known here; allowed are HOST, .*)$"):
         create_app(**{name: value})
-
-
-def test_a_setting_that_there_is_not_is_told():
-    with pytest.raises(TypeError, match="'sed'"):
-        create_app(sed="demo")
 
 
 def test_a_setting_comes_from_the_argument_then_the_environment_then_the_default(monkeypatch):
