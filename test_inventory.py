@@ -185,7 +185,8 @@ STORIES = {  # with the demo's rows: requests, maybe with a body, the status, wh
     "an item stays as long as a line names it": [
         ("DELETE /items/7", 409, refused(NAMED, id=NAMED)),
         ("PATCH /orders/2", {"items": [{"item_id": "8"}]}, 200, {"items": [{"item_id": "8"}]}),
-        ("DELETE /items/7", 204), ("DELETE /orders/2", 204), ("DELETE /items/8", 204)],
+        ("DELETE /items/7", 204), ("DELETE /orders/2", 204), ("DELETE /items/8", 204), ("DELETE /items/3", 409),
+        ("DELETE /orders/1", 204), ("DELETE /items/3", 409), ("DELETE /orders/3", 204), ("DELETE /items/3", 204)],
     "a tag protects a newer version": [
         ("GET /items/1", 200), ("PUT /items/1", {"quantity": 1}, 200),
         *((f"{method} /items/1 If-Match: {{tags[0]}}", {"quantity": "x"}, 412, refused("Precondition failed"))
