@@ -903,8 +903,8 @@ def start():
 
     def start(**settings):
         running.append(subprocess.Popen(
-            [sys.executable, "inventory.py"], cwd=Path(__file__).parent, env=os.environ | {"PORT": "0"} | settings,
-            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True))
+            [sys.executable, "inventory.py"], cwd=Path(__file__).parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=os.environ | {"PORT": "0", "PYTHONUNBUFFERED": ""} | settings, text=True, start_new_session=True))
         return running[-1], running[-1].stdout.readline()
     yield start
     for process in running:
