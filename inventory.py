@@ -476,7 +476,7 @@ def told(visit: dict[str, Any]) -> dict[str, Any]:
     """A journal entry as it is shown."""
     at, body = visit["at"], None
     with suppress(store.InvalidError):
-        body = visit["body"] and parse(visit["body"])
+        body = parse(visit["body"]) if visit["body"] else None
     return visit | {"at": at if isinstance(at, str) else store.timestamp(datetime.fromtimestamp(at, UTC)),
                     "duration_ms": round(visit["duration_ms"], 1), "body": body}
 

@@ -377,14 +377,14 @@ class Tables:
     """The rows of each resource, oldest first, and what is kept beside them so that no write scans them."""
 
     rows: dict[str, dict[str, Row]] = field(default_factory=lambda: {name: {} for name in RESOURCES})
-    holders: dict[Claim, dict[tuple[str, str], None]] = field(default_factory=dict)  # the rows that make each
+    holders: dict[Claim, dict[tuple[str, str], None]] = field(default_factory=dict)  # by resource and id
     numbers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESOURCES, 1))  # the next new ids
     snapshots: dict[str, Snapshot] = field(default_factory=dict)  # of tables that have not changed since
 
     def copy(self) -> "Tables":
         """Tables that change by themselves. The rows, which never change, are shared."""
         rows = {name: table.copy() for name, table in self.rows.items()}
-        holders = {claim: places.copy() for claim, places in self.holders.items()}
+        holders = {claim: each.copy() for claim, each in self.holders.items()}
         return Tables(rows, holders, self.numbers.copy(), self.snapshots.copy())
 
     def put(self, name: str, record: Record) -> Row:
@@ -523,12 +523,12 @@ class Store:
             raise StaleError({}, "Precondition failed")
         return row
 
-    def _settle(self, findings: list[Finding], place: tuple[str, str] | None = None) -> None:
-        """Raise InvalidError, ConflictError if the tables do not grant a claim to the row at this place."""
+    def _settle(self, findings: list[Finding], claimant: tuple[str, str] | None = None) -> None:
+        """Raise InvalidError, ConflictError unless the tables grant what a row (None: a new one) claims."""
         require(findings, self._tables.rows.__getitem__)
-        for where, sentence, claim in findings:
-            if claim and not claim.refers and self._tables.holders.get(claim, {}).keys() - {place}:
-                raise ConflictError({where: sentence})
+        for place, sentence, claim in findings:
+            if claim and not claim.refers and self._tables.holders.get(claim, {}).keys() - {claimant}:
+                raise ConflictError({place: sentence})
 
     def _own(self) -> Tables:
         """The tables to change: sessions share the seed's, so the first change copies them."""

@@ -42,8 +42,10 @@ class Api:
         data = json.dumps(body).encode() if body is not None and not isinstance(body, bytes) else body
         kind = None if body is None else "application/json"
         headers = {"Origin": ORIGIN, "X-Mock-Session": session, "Content-Type": kind} | headers
+        length = {} if method in ("GET", "HEAD") else {"CONTENT_LENGTH": str(len(data or b""))}  # as browsers do
         response = self.app.test_client(use_cookies=False).open(
-            path if path == "/" else f"/api/v1{path}", method=method, data=data, environ_overrides=environ,
+            path if path == "/" else f"/api/v1{path}", method=method, data=data,
+            environ_overrides=length | (environ or {}),
             headers=[each for each in (headers | {name: value}).items() if each[1] is not None])
         assert response.headers["Cache-Control"] == "no-store"
         if headers["Origin"] == ORIGIN:
@@ -751,14 +753,14 @@ def test_the_journal_tells_what_came_in_the_order_of_arrival(api, begin_slowly):
     slow = begin_slowly("GET /items?q=x")
     api("POST /items", {"name": "x"})
     slow.result()
-    for body in (b"[1, 2", b"[1]".ljust(10_240), b"[1]".ljust(10_241)):
+    for body in (b"", b"[1, 2", b"[1]".ljust(10_240), b"[1]".ljust(10_241)):
         api("POST /nowhere", body)
 
     seen = api("GET /mock/requests").json
 
     assert [(each["method"], each["path"], each["status"], each["body"]) for each in seen] == [
         ("GET", "/items", 200, None), ("POST", "/items", 201, {"name": "x"}),
-        ("POST", "/nowhere", 404, None), ("POST", "/nowhere", 404, [1]), ("POST", "/nowhere", 404, None)]
+        *(("POST", "/nowhere", 404, body) for body in (None, None, [1], None))]
     assert list(seen[0].items())[:4] == [("at", NOW), ("method", "GET"), ("path", "/items"), ("query", "q=x")]
     assert 500 <= seen[0]["duration_ms"] < 5000 > seen[1]["duration_ms"] > 0
     assert (api("DELETE /mock/requests").status_code, api("GET /mock/requests").json) == (204, [])
