@@ -496,7 +496,7 @@ def test_a_tag_never_comes_back_for_other_content(demo):
 def test_a_line_too_deep_to_be_written_is_a_400_or_comes_back(api):
     responses = [
         api("POST /orders", b'{"internal_number": "%d", "items": [{"x": %b%b}]}' % (depth, b"[" * depth, b"]" * depth))
-        for depth in (10, 100, *range(700, 1100, 10), 100_000)]
+        for depth in (10, *range(700, 1100), 100_000)]  # some can just be read, and not be written
 
     assert {each.status_code: each.json.get("error") for each in responses} == {201: None, 400: "Bad request"}
     assert api("GET /mock/requests").status_code == api("GET /orders").status_code == 200
