@@ -214,7 +214,7 @@ STORIES = {  # with the demo's rows: requests, maybe with a body, the status, wh
         ("PUT /mock/state", {}, 204), ("GET /mock/state", 200, {"items": [], "orders": []})],
     "the next id follows the largest of 15 digits": [
         step for given, following in [
-            ([None, "9" * 15], f"{10**15 + 1}"), ([None, "9" * 15, f"{10**15 + 1}"], f"{10**15 + 2}"),
+            ([None, "9" * 15], f"{10**15 + 1}"), ([f"{10**15 + 1}", None, "9" * 15], f"{10**15 + 2}"),
             ([f"{10**15}", "3"], "4"), (["a"], "1"), (["007"], "8")]
         for step in [("PUT /mock/state", {"items": [{"name": "x", "id": id} for id in given]}, 204),
                      ("POST /items", {"name": "x"}, 201, {"id": following})]],
