@@ -139,6 +139,7 @@ NUMBER_1 = {"internal_number": "ORD-2026-001"}
 NAMED = "Item 7 is named by order 2"
 INJECTED = refused("Service unavailable", injected=True)
 FAULT = {"method": "*", "status": 503, "delay": 0, "times": 1, "after": False}
+# {tag} in a request stands for the ETag of the answer before it, {tags[0]} for that of the first.
 STORIES = {  # with the demo's rows: requests, maybe with a body, the status, what the answer has (...: what was sent)
     "health is told exactly": [("GET /health", 200, {"status": "healthy", "version": "1.0.0"})],
     "a removed row is gone, and its id is not used again": [
@@ -587,7 +588,7 @@ def test_only_the_origins_of_the_setting_are_allowed(setting, allowed, others):
 
 def test_what_leaves_the_store_cannot_be_changed():
     for model in (Item, Order, Row, Snapshot, Fault):
-        with pytest.raises(FrozenInstanceError):
+        with pytest.raises(FrozenInstanceError):  # __new__: an instance of any of them, without its arguments
             setattr(model.__new__(model), fields(model)[0].name, None)
     assert isinstance(Store(generated(1)).state()["items"].rows, tuple)
 
