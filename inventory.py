@@ -1,822 +1,1180 @@
-"""The inventory service: items and orders over HTTP, in memory, for those who build user interfaces.
+"""The inventory service: a store of items and orders over HTTP, for building frontends.
 
-A request goes from top to bottom: `create_app` has put the service together, `add_hooks` finds the session,
-delays, fails and records, a view of `resource_routes` asks the store, which has the rules and the locks,
-`answer` makes the response, and `add_error_handlers` makes it where something was refused.
+The sections stand in the order in which a request meets them, after `create_app`:
+
+    Arrival      each request gets its session, is written down, and meets the faults
+    Resources    the five views, and how a request's body and query are read
+    Answers      how an answer is made, and how an error becomes one
+    Mock controls, Description, Home page
+    Settings, Seeds, Running: what happens before the first request
+
+The rules for the data, and all locks, are in store.py.
 """
 
-import sys
-
-if sys.hexversion < 0x030B0000:  # 3.11; stands before the imports, which an older Python does not get past
-    sys.exit(f"inventory: needs Python 3.11 or newer, this is {sys.version.split()[0]}")
-
-import gc
+import codecs
 import json
+import math
 import os
 import re
 import signal
 import socket
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
-from functools import partial
-from io import BytesIO
-from ipaddress import ip_address
-from math import isfinite
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from random import randint
+from threading import Event
+from types import FrameType
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
-from flask import Blueprint, Flask, Response, current_app, g, render_template_string, request
-from flask.ctx import after_this_request
-from flask.views import MethodView
-from flask_cors import CORS
-from werkzeug.datastructures import ETags, Headers
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, UnsupportedMediaType
-from werkzeug.http import HTTP_STATUS_CODES, parse_etags
-from werkzeug.serving import WSGIRequestHandler, is_running_from_reloader, make_server, run_simple
+import flask_cors
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    after_this_request,
+    current_app,
+    g,
+    render_template_string,
+    request,
+    url_for,
+)
+from flask.json.provider import DefaultJSONProvider
+from flask.typing import ResponseReturnValue
+from werkzeug.datastructures import ETags
+from werkzeug.exceptions import (
+    HTTPException,
+    RequestEntityTooLarge,
+    UnsupportedMediaType,
+)
+from werkzeug.http import HTTP_STATUS_CODES
+from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Response as WerkzeugResponse
 
 import store
+from store import (
+    RESOURCES,
+    Fault,
+    InvalidError,
+    Problem,
+    Resource,
+    Row,
+    Rule,
+    StoreError,
+)
 
 VERSION = "1.0.0"
-HEALTH = {"status": "healthy", "version": VERSION}
-KIB, MIB = 2**10, 2**20
 
 
-def create_app(**settings: object) -> Flask:
-    """Put the service together, with data of its own.
+def create_app(**arguments: object) -> Flask:
+    """Make the service, with data of its own.
 
-    `create_app(seed="demo")` sets one of `Settings`; the environment has the others. Raises InvalidError.
+    The arguments are settings in lower case, such as `seed="demo"`. Those that are not
+    given come from the environment. Raises InvalidError.
     """
-    config = Settings.load(settings)
-    app = App(__name__, static_folder=None)
-    app.extensions["sessions"] = sessions = store.Sessions(config.tables())
-    app.debug = config.flask_debug.lower() in ("1", "true")
-    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # browsers reject a redirected preflight
-    CORS(app, origins=config.origins(), supports_credentials=True, always_send=False, max_age=600,
-         expose_headers=["ETag", "Link", "Location", "X-Total-Count"])
-    add_hooks(app, sessions, config)
-    add_error_handlers(app)
+    settings = load_settings(arguments)
+    app = Flask(__name__, static_folder=None)
+    app.config["SETTINGS"] = settings
+    app.config["SESSIONS"] = store.Sessions(load_seed(settings.seed))
+    json_provider = DefaultJSONProvider(app)
+    json_provider.sort_keys = False  # fields are shown in the order of the contract
+    app.json = json_provider
+    # Otherwise Flask redirects from /items/ to /items, and browsers reject a redirect
+    # of the question that they ask before a request to another origin.
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
 
-    for resource in store.RESOURCES.values():
-        app.register_blueprint(resource_routes(resource, f"{config.api}/{resource.name}"))
-    for control in (State, Clock, Faults, Requests):
-        name = control.__name__.lower()
-        app.add_url_rule(f"{config.api}/mock/{name}", view_func=control.as_view(name))
-    app.register_blueprint(document_routes(config.api))
+    allow_origins(app, settings.origins)
+    for step in (answer_preflight, open_session, write_down, read_body, apply_fault):
+        app.before_request(step)
+    app.after_request(finish)
+    app.register_error_handler(HTTPException, answer_http_error)
+    app.register_error_handler(StoreError, answer_store_error)
+
+    for name, resource in RESOURCES.items():
+        app.register_blueprint(
+            resource_views,
+            name=name,
+            url_prefix=f"{settings.api}/{name}",
+            url_defaults={"resource": resource},  # an argument of each view
+        )
+    app.register_blueprint(mock_views, url_prefix=f"{settings.api}/mock")
+    app.register_blueprint(description_views, url_prefix=settings.api)
+    app.add_url_rule("/", view_func=home)
     return app
 
 
-class App(Flask):
-    """Flask, but for its own answer to OPTIONS, which is to be like ours."""
-
-    def make_default_options_response(self) -> Response:
-        """Tell the allowed methods, without a body."""
-        allowed = super().make_default_options_response().headers.get("Allow", "")
-        return Answer(b"", 200, [NO_STORE, ("Allow", allowed)])
-
-
-# Hooks
-
-
-def add_hooks(app: Flask, sessions: store.Sessions, config: "Settings") -> None:
-    """Give each request its session; delay, fail and record those to resources and to unknown paths."""
-    recorded = re.compile(
-        rf"{re.escape(config.api)}(?!/(?:mock/.*|health/?|openapi\.json/?)\Z)(/.*)", re.DOTALL).fullmatch
-    delays = config.delays()
-
-    @app.before_request
-    def arrive() -> Response | None:
-        environ = request.environ  # a look into this dict is cheap, a use of `request` or `g` is not
-        method = environ["REQUEST_METHOD"]
-        if method == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ:
-            return app.make_default_options_response()  # a preflight succeeds on any path
-        g.session = session = sessions.get(session_name(environ))
-        path = recorded(request.path)
-        if path is None:
-            return None
-        # Until it is `told`, a time is in seconds, a duration is when it began: this saves 4 % of a request.
-        visit = {"at": session.frozen or time.time(), "method": method, "path": path[1],
-                 "query": environ["QUERY_STRING"], "status": None, "duration_ms": time.perf_counter(),
-                 "body": None}
-        g.visit = visit
-        session.journal.append(visit)  # now, for the order of arrival; it is told once it has a status
-        return delay_or_fail(session, visit, randint(*delays))
-
-    @app.after_request
-    def leave(response: Response) -> Response:
-        if visit := g.get("visit"):
-            environ = request.environ
-            if environ.get("CONTENT_LENGTH") or environ.get("HTTP_TRANSFER_ENCODING"):
-                with suppress(HTTPException):  # it is too large to be kept
-                    visit["body"] = sent_bytes(10 * KIB)
-            visit["duration_ms"] = 1000 * (time.perf_counter() - visit["duration_ms"])
-            visit["status"] = response.status_code
-        return response
+def allow_origins(app: Flask, origins: list[str]) -> None:
+    """Let pages of these origins use the service, and read its headers (CORS)."""
+    flask_cors.CORS(
+        app,
+        origins=origins,
+        supports_credentials=True,
+        always_send=False,  # only to requests that come from a page
+        max_age=600,  # seconds for which a browser may keep a permission
+        expose_headers=["ETag", "Link", "Location", "Retry-After", "X-Total-Count"],
+    )
 
 
-def session_name(environ: Mapping[str, Any]) -> str | None:
-    """The session that a request names in a header or a cookie. Raises InvalidError."""
-    place, name = "X-Mock-Session", environ.get("HTTP_X_MOCK_SESSION")
-    if name is None and "mock_session" in environ.get("HTTP_COOKIE", ""):
-        # Not request.cookies: Werkzeug drops a value that is not well formed without a word.
-        cookie = re.search(r"(?:^|;)\s*mock_session=([^;]*)", environ["HTTP_COOKIE"])
-        place, name = "mock_session", cookie and cookie[1]
-    if name is not None:
-        store.require(store.check(store.TOKEN, name, place))
-    return name
+# ----------------------------------------------------------------------
+# Arrival
+#
+# Flask calls the functions that `create_app` gives to `before_request`, in order, and
+# then the view. If one of them returns a response, that is the answer: the rest and the
+# view are skipped. `finish` is called at last, whatever has happened.
+# ----------------------------------------------------------------------
+
+BODY_LIMIT = 2**20  # bytes
+STATE_LIMIT = 2**26
+JOURNAL_BODY_LIMIT = 10 * 2**10
+HOLD_LIMIT = 30  # seconds
+DROPPED = 0  # stands in journal and log where a status would, for there was no answer
+
+# What a query may ask of the mock itself, beside the parameters of the resource.
+MOCK_PARAMETERS = {"_delay": store.DELAY, "_status": store.ERROR_STATUS}
 
 
-WISHES = store.closed({"_delay": store.DELAY, "_status": store.STATUS})
+def answer_preflight() -> Response | None:
+    """Answer what a browser asks before a request to another origin.
 
-
-def delay_or_fail(session: store.Store, visit: Mapping[str, Any], delay: int) -> Response | None:
-    """Wait for the longest delay (ms) that applies; answer in the view's place if the request shall fail."""
-    query, wish, fault = visit["query"], {}, None
-    if "_delay" in query or "_status" in query:
-        texts = arguments(query)
-        wish = read_query(WISHES, {name: texts[name] for name in ("_delay", "_status") if name in texts})
-    if "_status" not in wish:
-        fault = session.strike(visit["method"], visit["path"].rstrip("/") or "/")
-    elif not request.routing_exception:
-        fault = store.Fault(path="*", status=wish["_status"])
-    delay = max(delay, wish.get("_delay", 0), fault.delay if fault else 0)
-    if delay:
-        time.sleep(delay / 1000)  # holding no lock: other requests go on
-    if fault is None or fault.status is None:
+    Flask would do so by itself, but only for routes that exist: of any other a page
+    could not see that it is a 404.
+    """
+    if request.method != "OPTIONS":
         return None
-    failure = refusal(fault.status, sentence(fault.status), {"injected": True})
+    if "Access-Control-Request-Method" not in request.headers:
+        return None
+    return current_app.make_default_options_response()
+
+
+def open_session() -> None:
+    """Find the session that a header or a cookie names. Raises InvalidError."""
+    place = "X-Mock-Session"
+    name = request.headers.get(place)
+    if name is None:
+        place = "mock_session"
+        name = request.cookies.get(place)
+    if name is not None:
+        store.refuse(store.check(store.SESSION_NAME, name, place))
+    g.mock_session = current_app.config["SESSIONS"].get(name)
+
+
+def write_down() -> None:
+    """Begin an entry of the journal, unless the request is to a part of the mock."""
+    g.entry = None
+    g.body = b""
+    g.started_at = time.perf_counter()
+    path = path_below_api()
+    if path is not None:
+        g.entry = store.Entry(
+            at=g.mock_session.clock.now(),
+            method=request.method,
+            path=path,
+            query=request.query_string.decode(errors="replace"),
+        )
+        g.mock_session.journal.add(g.entry)
+
+
+def path_below_api() -> str | None:
+    """The path of a request to a resource, or to nothing that exists, below the API.
+
+    None for all else, which is neither recorded nor made to fail.
+    """
+    api = current_app.config["SETTINGS"].api
+    if not request.path.startswith(f"{api}/"):
+        return None
+    path = request.path.removeprefix(api)
+    if path.startswith("/mock/"):
+        return None
+    if path.rstrip("/") in ("/mock", "/health", "/openapi.json"):
+        return None
+    return path
+
+
+def read_body() -> None:
+    """Read what the client sends. Raises RequestEntityTooLarge."""
+    limit = BODY_LIMIT
+    if request.endpoint == "mock.replace_state":
+        limit = STATE_LIMIT
+    # Werkzeug cuts a body of undeclared length at its own limit without a word. One
+    # byte more shows that there was more.
+    request.max_content_length = limit + 1
+    body = request.get_data()
+    if len(body) > limit:
+        raise RequestEntityTooLarge
+    g.body = body
+
+
+def apply_fault() -> Response | None:
+    """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
+    if g.entry is None:
+        return None
+    asked = read_query(
+        MOCK_PARAMETERS, [n for n in MOCK_PARAMETERS if n in request.args]
+    )
+    if "_status" in asked:
+        fault, cleared = Fault(path="*", status=asked["_status"]), Event()
+    else:
+        path = g.entry.path.rstrip("/") or "/"
+        fault, cleared = g.mock_session.faults.take(request.method, path)
+
+    delay = max(
+        fault.delay, asked.get("_delay", 0), current_app.config["SETTINGS"].delay
+    )
+    if delay > 0:
+        time.sleep(delay / 1000)  # no lock is held, so other requests go on
+    if fault.hold:
+        cleared.wait(HOLD_LIMIT)
+
+    if not fault.fails:
+        return None
     if not fault.after:
-        return failure
-    after_this_request(lambda _: failure)
+        return failure(fault)
+
+    @after_this_request
+    def lose_answer(_: Response) -> Response:
+        return failure(fault)
+
     return None
 
 
-# Resources
+def failure(fault: Fault) -> Response:
+    """What the client gets of a fault that fails."""
+    if fault.drop and "werkzeug.socket" in request.environ:
+        return Response(status=DROPPED)
+    status = fault.status
+    if fault.drop or status is None:
+        status = 503  # the server does not let us drop the connection
+    response = error_response(status, status_phrase(status), {"injected": True})
+    if fault.retry_after is not None:
+        response.headers["Retry-After"] = str(fault.retry_after)
+    return response
 
 
-def resource_routes(resource: store.Resource, path: str) -> Blueprint:
-    """The five routes of a resource, under a path."""
-    name = resource.name
-    routes = Blueprint(name, __name__, url_prefix=path)
-
-    @routes.get("")
-    def index() -> Response:
-        """List the rows, oldest first: filtered, sorted and paged as the query says."""
-        return conditional(*listing(resource, path, request.environ["QUERY_STRING"]))
-
-    @routes.post("")
-    def create() -> Response:
-        """Create a row."""
-        row = g.session.create(name, sent_object())
-        return answer(row.json, 201, etag(row), ("Location", f"{path}/{row.record.id}"))
-
-    @routes.get("/<id>")
-    def show(id: str) -> Response:
-        """Read one row."""
-        row = g.session.get(name, id)
-        return conditional(row.json, etag(row))
-
-    @routes.route("/<id>", methods=["PUT", "PATCH"])
-    def update(id: str) -> Response:
-        """Merge the given fields into a row."""
-        row = g.session.update(name, id, sent_object(), if_match())
-        return answer(row.json, 200, etag(row))
-
-    @routes.delete("/<id>")
-    def delete(id: str) -> Response:
-        """Remove a row."""
-        g.session.delete(name, id, if_match())
-        return answer(None, 204)
-
-    return routes
+def finish(response: Response) -> Response:
+    """Complete the entry in the journal, and drop the connection if that is wanted."""
+    if g.get("entry") is not None:
+        duration_ms = 1000 * (time.perf_counter() - g.started_at)
+        g.mock_session.journal.complete(
+            g.entry, response.status_code, round(duration_ms, 1), journal_body()
+        )
+    # So that what a page asks for is always what the server has, and not a copy that
+    # the browser keeps. Tags are for scripts that send them.
+    response.headers["Cache-Control"] = "no-store"
+    if response.status_code == DROPPED:
+        with suppress(OSError):  # the client may have gone by itself
+            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    return response
 
 
-def sent_bytes(most: int) -> bytes:
-    """The body of the request. Raises RequestEntityTooLarge if it has more than `most` bytes."""
-    request.max_content_length = most + 1  # where Werkzeug cuts a chunked body without a word
+def journal_body() -> Any:
+    """The value that the request has brought, if it is JSON and not too long."""
+    if not g.body or len(g.body) > JOURNAL_BODY_LIMIT:
+        return None
     try:
-        body = request.get_data()
-    except HTTPException:
-        request.stream = BytesIO()  # another look would wait for a client that may not go on
-        raise
-    if len(body) > most:
-        raise RequestEntityTooLarge
-    return body
+        return parse_json(g.body)
+    except InvalidError:
+        return None
 
 
-def sent_object(most: int = MIB) -> dict[str, Any]:
-    """The JSON object that the request brings. Raises what becomes a 413, 415 or 400."""
-    body = sent_bytes(most)
+# ----------------------------------------------------------------------
+# Resources
+#
+# The same five views serve every resource. A view asks the store and makes an answer of
+# what it gets. It checks nothing: what the store refuses is raised, and becomes an
+# answer in `answer_store_error`.
+# ----------------------------------------------------------------------
+
+resource_views = Blueprint("resource", __name__)
+
+
+@resource_views.get("")
+def list_rows(resource: Resource) -> Response:
+    """List the rows, oldest first; filters, sort and page are in the query."""
+    query = read_list_query(resource)
+    snapshot = g.mock_session.store.snapshot(resource)
+    rows = store.select(resource, snapshot.rows, query)
+    if "page" in query or "per_page" in query:
+        response = page_response(rows, query.get("page", 1), query.get("per_page", 10))
+    else:
+        response = json_response(json_array(rows))
+    response.headers["X-Total-Count"] = str(len(rows))
+    return conditional(response, snapshot.version)
+
+
+@resource_views.post("")
+def create_row(resource: Resource) -> Response:
+    """Create a row."""
+    row = g.mock_session.store.create(resource, sent_object())
+    response = row_response(row, 201)
+    response.location = url_for(".show_row", id=row.record.id)
+    return response
+
+
+@resource_views.get("/<id>")
+def show_row(resource: Resource, id: str) -> Response:
+    """Read one row."""
+    row = g.mock_session.store.get(resource, id)
+    return conditional(row_response(row), row.version)
+
+
+@resource_views.route("/<id>", methods=["PUT", "PATCH"])
+def update_row(resource: Resource, id: str) -> Response:
+    """Merge the given fields into a row."""
+    row = g.mock_session.store.update(resource, id, sent_object(), expected_versions())
+    return row_response(row)
+
+
+@resource_views.delete("/<id>")
+def delete_row(resource: Resource, id: str) -> Response:
+    """Remove a row."""
+    g.mock_session.store.delete(resource, id, expected_versions())
+    return no_content()
+
+
+def sent_object() -> dict[str, Any]:
+    """The JSON object in the request. Raises UnsupportedMediaType, InvalidError."""
     if not request.is_json:
         raise UnsupportedMediaType
-    return parse_object(body)
+    return parse_object(g.body)
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """The object of a JSON text. Raises InvalidError."""
-    value = parse(raw)
+    """The object that a JSON text is. Raises InvalidError."""
+    value = parse_json(raw)
     if not isinstance(value, dict):
-        raise store.InvalidError({"body": "Body must be a JSON object"}, "Bad request")
+        raise InvalidError("Bad request", {"body": "Body must be a JSON object"})
     return value
 
 
-def parse(raw: bytes) -> Any:
-    """The value of a JSON text (RFC 8259), in UTF-8 and with finite numbers. Raises InvalidError."""
+NESTING_LIMIT = 500
+
+
+def parse_json(raw: bytes) -> Any:
+    """The value of a JSON text (RFC 8259) in UTF-8. Raises InvalidError."""
     try:
-        return DECODER.decode(raw.decode())
-    except (ValueError, RecursionError) as error:
-        raise store.InvalidError({"body": f"Body is not JSON: {error}"}, "Bad request") from None
+        value = json.loads(raw.decode(), parse_float=finite, parse_constant=finite)
+        if nesting(value) > NESTING_LIMIT:
+            raise RecursionError
+    except ValueError as error:
+        problem = f"Body is not JSON: {error}"
+    except RecursionError:
+        # Python's own limit lies higher, and depends on who is calling. What is read
+        # here can be written again wherever that is done.
+        problem = f"Body must not be nested deeper than {NESTING_LIMIT} levels"
+    else:
+        return value
+    raise InvalidError("Bad request", {"body": problem})
 
 
-def number(text: str) -> float:
-    """The value of a number. Raises ValueError where a double, all that JavaScript has, cannot hold it."""
-    value = float(text)
-    if not isfinite(value):
-        raise ValueError(f"{text[:20]} is not a number that a double can hold")
-    return int(text) if text.lstrip("-").isdigit() else value
+def finite(text: str) -> float:
+    """The value of a number. Raises ValueError for NaN, Infinity and the like of 1e400.
+
+    Python reads these, and would write them back in a form that is not JSON.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a number that can be held")
+    return number
 
 
-DECODER = json.JSONDecoder(parse_int=number, parse_float=number, parse_constant=number)
+def nesting(value: Any) -> int:
+    """How many arrays and objects are inside one another."""
+    if isinstance(value, dict):
+        parts: Iterable[Any] = value.values()
+    elif isinstance(value, list):
+        parts = value
+    else:
+        return 0
+    deepest = 0
+    for part in parts:
+        deepest = max(deepest, nesting(part))
+    return deepest + 1
 
 
-def if_match() -> ETags | None:
-    """The tags of which a row must have one (RFC 9110 §13.1.1), or None for any row."""
-    tags = request.environ.get("HTTP_IF_MATCH")
-    return None if tags is None else parse_etags(tags)
+def read_list_query(resource: Resource) -> dict[str, Any]:
+    """The parameters of a list. Raises InvalidError for one that is not known.
+
+    Clients add a bare `_` to get past caches.
+    """
+    names = [name for name in request.args if name not in ("_", *MOCK_PARAMETERS)]
+    return read_query(resource.parameters, names)
 
 
+def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str, Any]:
+    """The values of these names in the query, read by the rules of the parameters.
+
+    Raises InvalidError with a problem for each name that is wrong or not known.
+    """
+    values: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for name in names:
+        if name not in parameters:
+            problems.append((name, store.unknown_name(name, parameters)))
+            continue
+        rule = parameters[name]
+        texts = request.args.getlist(name)
+        if rule["type"] == "array":
+            rule = rule["items"]
+            values[name] = [store.read_text(rule, text) for text in texts]
+            for value in values[name]:
+                problems.extend(store.check(rule, value, name))
+        else:
+            values[name] = store.read_text(rule, texts[-1])
+            problems.extend(store.check(rule, values[name], name))
+    store.refuse(problems)
+    return values
+
+
+def expected_versions() -> ETags | None:
+    """The tags in If-Match (RFC 9110 §13.1.1), of which a row must have one.
+
+    None without that header. `"7" in tags` is how the store asks for the version 7.
+    """
+    if "If-Match" not in request.headers:
+        return None
+    return request.if_match
+
+
+# ----------------------------------------------------------------------
 # Answers
-
-Header = tuple[str, str]
-JSON: Header = ("Content-Type", "application/json")
-NO_STORE: Header = ("Cache-Control", "no-store")  # what a page asks for is what the server sees
-
-
-class Answer(Response):
-    """A response whose headers are complete when it is made. To say so saves a tenth of each request."""
-
-    default_mimetype = None
-
-    def get_wsgi_headers(self, environ: Mapping[str, Any]) -> Headers:
-        """Return the headers without looking for what could be missing."""
-        return self.headers
+#
+# Rows are JSON already when they come from the store, so that a list is one join of
+# bytes. Every error has the same form, made by `error_body`.
+# ----------------------------------------------------------------------
 
 
-def answer(body: Any, status: int = 200, *headers: Header) -> Response:
-    """A response with JSON: of a value, or as it is in bytes; None for no body."""
-    if body is None:
-        return Answer(None, status, [NO_STORE, *headers])
-    if not isinstance(body, bytes):
-        body = json.dumps(body).encode() + b"\n"
-    return Answer(body, status, [JSON, NO_STORE, *headers])
+def json_response(body: bytes, status: int = 200) -> Response:
+    """A response with a body that is JSON already."""
+    return Response(body + b"\n", status, mimetype="application/json")
 
 
-def conditional(body: bytes, tag: Header, *headers: Header) -> Response:
-    """The answer to a read: 304 if the client names this version's tag (RFC 9110 §13.1.2)."""
-    known = request.environ.get("HTTP_IF_NONE_MATCH")
-    if known and parse_etags(known).contains_weak(tag[1].strip('"')):
-        return answer(None, 304, tag, *headers)
-    return answer(body, 200, tag, *headers)
+def json_array(rows: Iterable[Row]) -> bytes:
+    """Rows as a JSON array, one a line."""
+    return b"[" + b",\n".join([row.json for row in rows]) + b"]"
 
 
-def etag(content: store.Row | store.Snapshot) -> Header:
-    """The header that tells a version."""
-    return "ETag", f'"{content.version}"'
+def json_object(members: Mapping[str, bytes]) -> bytes:
+    """A JSON object of members whose values are JSON already."""
+    pairs = []
+    for name, value in members.items():
+        pairs.append(json.dumps(name).encode() + b": " + value)
+    return b"{" + b", ".join(pairs) + b"}"
 
 
-def array(rows: Sequence[store.Row]) -> bytes:
-    """A JSON array with a row a line, in one join: each copy of a long one shows."""
-    texts = [row.json for row in rows] or [b""]
-    texts[0] = b"[" + texts[0]
-    texts[-1] += b"]\n"
-    return b",".join(texts)
+def row_response(row: Row, status: int = 200) -> Response:
+    """A response with a row, and its version as its tag."""
+    response = json_response(row.json, status)
+    response.set_etag(str(row.version))
+    return response
 
 
-# Lists
+def conditional(response: Response, version: int) -> Response:
+    """The answer to a read: 304 for a client that has this version already.
 
-PAGING = {"page", "per_page"}
-
-
-def listing(resource: store.Resource, path: str, query: str) -> tuple[Any, ...]:
-    """The body and the headers of a list, kept for as long as no row changes. Raises InvalidError."""
-    snapshot = g.session.state(resource.name)[resource.name]
-    place = hash(query) % 16  # each query has one of few: so little is kept, and taking it needs no lock
-    kept, *made = snapshot.lists.get(place, (None,))
-    if kept != query:
-        texts = {name: given for name, given in arguments(query).items() if not name.startswith("_")}
-        wanted = read_query(resource.query, texts) if texts else {}
-        chosen = repr({name: value for name, value in wanted.items() if name not in PAGING})
-        last, rows = snapshot.lists.get("rows", (None, []))
-        if last != chosen:  # all the pages of a query come from one list
-            rows = store.select(resource, snapshot.rows, wanted)
-            snapshot.lists["rows"] = chosen, rows
-        body, links = page_of(rows, wanted, path, query) if wanted.keys() & PAGING else (array(rows), [])
-        made = [body, etag(snapshot), ("X-Total-Count", str(len(rows))), *links]
-        if len(body) < 256 * KIB:
-            snapshot.lists[place] = query, *made
-    return tuple(made)
+    See RFC 9110 §13.1.2. Werkzeug sends no body with a 304.
+    """
+    response.set_etag(str(version))
+    if request.if_none_match.contains_weak(str(version)):
+        response.status_code = 304
+    return response
 
 
-def page_of(rows: Sequence[store.Row], wanted: Mapping[str, Any], path: str,
-            query: str) -> tuple[bytes, list[Header]]:
-    """A page in its envelope, and its Link (RFC 8288): paths, so that they stay behind a proxy."""
-    page, size = wanted.get("page", 1), wanted.get("per_page", 10)
-    last = max(1, -(-len(rows) // size))
-    pages = {"first": 1, "prev": min(page - 1, last), "next": page + 1, "last": last}
-    others = [(name, text) for name, texts in arguments(query).items() for text in texts if name != "page"]
-    link = ", ".join(f'<{path}?{urlencode([*others, ("page", number)])}>; rel="{rel}"'
-                     for rel, number in pages.items() if 1 <= number <= last)
-    body = b'{"data": %b, "total": %d, "page": %d, "per_page": %d}\n' % (
-        array(rows[(page - 1) * size:page * size]), len(rows), page, size)
-    return body, [("Link", link)]
+def no_content() -> Response:
+    """A response without a body."""
+    response = Response(status=204)
+    del response.headers["Content-Type"]
+    return response
 
 
-def arguments(query: str) -> dict[str, list[str]]:
-    """The values of each parameter of a query string. Raises InvalidError where it is not well encoded."""
-    try:
-        if re.search("%(?![0-9A-Fa-f]{2})", query):
-            raise ValueError
-        return parse_qs(query.encode("latin-1").decode(), keep_blank_values=True, errors="strict")
-    except ValueError:
-        raise store.InvalidError({"query": "Query must be percent-encoded UTF-8"}) from None
+def page_response(rows: list[Row], page: int, per_page: int) -> Response:
+    """A page of rows, with links to the others (RFC 8288)."""
+    start = (page - 1) * per_page
+    members = {
+        "data": json_array(rows[start : start + per_page]),
+        "total": str(len(rows)).encode(),
+        "page": str(page).encode(),
+        "per_page": str(per_page).encode(),
+    }
+    response = json_response(json_object(members))
+    last_page = max(1, math.ceil(len(rows) / per_page))
+    pages = {"first": 1}
+    if page > 1:
+        pages["prev"] = min(page - 1, last_page)
+    if page < last_page:
+        pages["next"] = page + 1
+    pages["last"] = last_page
+    links = [f'<{page_url(pages[name])}>; rel="{name}"' for name in pages]
+    response.headers["Link"] = ", ".join(links)
+    return response
 
 
-ONCE = ("sort", "page", "per_page", "_delay", "_status")  # parameters of which the last counts
+def page_url(page: int) -> str:
+    """The path and query of another page of the same list."""
+    pairs = []
+    for name, value in request.args.items(multi=True):
+        if name != "page":
+            pairs.append((name, value))
+    pairs.append(("page", str(page)))
+    return f"{url_for('.list_rows')}?{urlencode(pairs)}"
 
 
-def read_query(schema: store.Schema, texts: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Parameters, read by type: all values of each, or the last. Raises InvalidError."""
-    rules, values = schema["properties"], {}
-    for name, given in texts.items():
-        counted = given[-1:] if name in ONCE else given
-        values[name] = [store.read(rules.get(name, {}), text) for text in counted]
-    store.require(found for name, given in values.items() for value in given
-                  for found in store.check(schema, {name: value}))
-    return {name: given[-1] if name in ONCE else given for name, given in values.items()}
-
-
-# Errors
-
-CODES = {store.InvalidError: 400, store.NotFoundError: 404, store.ConflictError: 409, store.StaleError: 412}
+STATUSES = {
+    InvalidError: 400,
+    store.NotFoundError: 404,
+    store.ConflictError: 409,
+    store.StaleError: 412,
+}
+# Where the standard's own phrase would say less.
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
+JSON_WANTED = "Body must be declared as JSON, by Content-Type: application/json"
 
 
-def add_error_handlers(app: Flask) -> None:
-    """Give every error the one form."""
-
-    @app.errorhandler(HTTPException)
-    def failed(error: HTTPException) -> Response:
-        code = error.code or 500
-        response = refusal(code, SENTENCES.get(code) or sentence(code))
-        response.headers.extend((name, value) for name, value in error.get_response().headers
-                                if not name.startswith("Content-"))  # such as the Allow of a 405
-        return response
-
-    @app.errorhandler(store.StoreError)
-    def refused(error: store.StoreError) -> Response:
-        if request.routing_exception:  # that there is no such route is told first
-            return failed(request.routing_exception)
-        return refusal(CODES[type(error)], str(error), error.problems)
-
-    @app.errorhandler(RecursionError)
-    def too_deep(error: RecursionError) -> Response:
-        """What could just be read can be too deep to be written."""
-        return refusal(400, "Bad request", {"body": "Body is nested too deeply"})
+def error_body(sentence: str, details: Mapping[str, Any] | None = None) -> bytes:
+    """The body of every error."""
+    body: dict[str, Any] = {"error": sentence}
+    if details:
+        body["details"] = details
+    return json.dumps(body).encode()
 
 
-def refusal(code: int, error: str, details: Mapping[str, Any] | None = None) -> Response:
-    """The answer that every error is."""
-    return answer({"error": error, "details": details} if details else {"error": error}, code)
+def error_response(
+    status: int, sentence: str, details: Mapping[str, Any] | None = None
+) -> Response:
+    """A response that tells an error."""
+    return json_response(error_body(sentence, details), status)
 
 
-def sentence(code: int) -> str:
-    """The phrase of an HTTP status in sentence case, such as "Service unavailable"."""
-    first, *rest = HTTP_STATUS_CODES.get(code, f"Status {code}").split()
-    return " ".join([first, *(word.lower() if word.istitle() else word for word in rest)])
+def answer_store_error(error: StoreError) -> Response:
+    """Answer what the store has refused."""
+    return error_response(STATUSES[type(error)], str(error), error.problems)
 
 
+def answer_http_error(error: HTTPException) -> WerkzeugResponse:
+    """Answer an error of Flask's in our form, with its headers such as Allow.
+
+    Flask makes a 500 of any exception that has no handler, and logs its traceback.
+    """
+    response = error.get_response()
+    status = response.status_code
+    sentence = SENTENCES.get(status, status_phrase(status))
+    details = {"body": JSON_WANTED} if status == 415 else None
+    response.data = error_body(sentence, details) + b"\n"
+    response.content_type = "application/json"
+    return response
+
+
+def status_phrase(status: int) -> str:
+    """The standard's phrase for a status in sentence case: "Service unavailable"."""
+    phrase = HTTP_STATUS_CODES.get(status, f"Status {status}")
+    first_word, *other_words = phrase.split()
+    words = [first_word]
+    for word in other_words:
+        words.append(word if word.isupper() else word.lower())
+    return " ".join(words)
+
+
+# ----------------------------------------------------------------------
 # Mock controls
+#
+# What a test, or a person, does to a session from outside.
+# ----------------------------------------------------------------------
+
+mock_views = Blueprint("mock", __name__)
+
+CLOCK = store.object_rule({"now": store.TIMESTAMP}, required=["now"])
 
 
-class State(MethodView):
-    """Read, replace or reset all rows of the session."""
-
-    def get(self) -> Response:
-        parts = [b'"%b": %b' % (name.encode(), array(each.rows)) for name, each in g.session.state().items()]
-        return answer(b"{" + b",".join(parts) + b"}\n")
-
-    def put(self) -> Response:
-        g.session.load(sent_object(64 * MIB))
-        return answer(None, 204)
-
-    def delete(self) -> Response:
-        current_app.extensions["sessions"].reset(session_name(request.environ))
-        return answer(None, 204)
+@mock_views.get("")
+def show_session() -> ResponseReturnValue:
+    """Show the session at a glance: its rows, its clock and its faults."""
+    return {
+        "session": g.mock_session.name,
+        "rows": g.mock_session.store.count_rows(),
+        "clock": g.mock_session.clock.reading(),
+        "faults": g.mock_session.faults.left(),
+    }
 
 
-class Clock(MethodView):
-    """Read the session's clock, freeze it, or let it run."""
-
-    def get(self) -> Response:
-        return answer({"now": g.session.now(), "frozen": g.session.frozen is not None})
-
-    def put(self) -> Response:
-        body = sent_object()
-        store.require(store.check(CLOCK, body))
-        g.session.frozen = body["now"]
-        return self.get()
-
-    def delete(self) -> Response:
-        g.session.frozen = None
-        return answer(None, 204)
+@mock_views.get("/state")
+def show_state() -> Response:
+    """Read all rows of the session."""
+    state = g.mock_session.store.state()
+    return json_response(json_object({name: json_array(state[name]) for name in state}))
 
 
-class Faults(MethodView):
-    """List the faults that are left, make requests to come fail or wait, or clear the faults."""
-
-    def get(self) -> Response:
-        return answer([asdict(fault) for fault in g.session.faults])
-
-    def post(self) -> Response:
-        body = sent_object()
-        store.require(store.check(store.FAULT, body))
-        fault = store.Fault(**body)
-        g.session.faults.append(fault)
-        return answer(asdict(fault), 201)
-
-    def delete(self) -> Response:
-        g.session.faults = []
-        return answer(None, 204)
+@mock_views.put("/state")
+def replace_state() -> Response:
+    """Replace all rows of the session."""
+    g.mock_session.store.replace_state(sent_object())
+    return no_content()
 
 
-class Requests(MethodView):
-    """List the last 500 requests of the session, oldest first, or forget them."""
-
-    def get(self) -> Response:
-        return answer(journal())
-
-    def delete(self) -> Response:
-        g.session.journal.clear()
-        return answer(None, 204)
+@mock_views.delete("/state")
+def reset_session() -> Response:
+    """Reset the session to the seed: rows, ids, clock, faults and journal."""
+    current_app.config["SESSIONS"].reset(g.mock_session.name)
+    return no_content()
 
 
-CLOCK = store.closed({"now": store.TIME}, ["now"])
+@mock_views.get("/clock")
+def show_clock() -> ResponseReturnValue:
+    """Read the session's clock."""
+    reading: dict[str, Any] = g.mock_session.clock.reading()
+    return reading
 
 
-def journal() -> list[dict[str, Any]]:
-    """The requests of the session that have been answered, in the order in which they came."""
-    return [told(visit) for visit in g.session.journal.copy() if visit["status"]]
+@mock_views.put("/clock")
+def freeze_clock() -> ResponseReturnValue:
+    """Freeze the clock at a moment."""
+    body = sent_object()
+    store.refuse(store.check(CLOCK, body))
+    g.mock_session.clock.frozen_at = body["now"]
+    return {"now": body["now"], "frozen": True}
 
 
-def told(visit: dict[str, Any]) -> dict[str, Any]:
-    """A journal entry as it is shown."""
-    at, body = visit["at"], None
-    with suppress(store.InvalidError):
-        body = parse(visit["body"]) if visit["body"] else None
-    return visit | {"at": at if isinstance(at, str) else store.timestamp(datetime.fromtimestamp(at, UTC)),
-                    "duration_ms": round(visit["duration_ms"], 1), "body": body}
+@mock_views.delete("/clock")
+def run_clock() -> Response:
+    """Let the clock run."""
+    g.mock_session.clock.frozen_at = None
+    return no_content()
 
 
-# Documents
+@mock_views.get("/faults")
+def list_faults() -> ResponseReturnValue:
+    """List the faults that are left."""
+    faults: list[dict[str, Any]] = g.mock_session.faults.left()
+    return faults
 
 
-def document_routes(api: str) -> Blueprint:
-    """What tells about the service itself."""
-    routes = Blueprint("documents", __name__)
-
-    @routes.get(f"{api}/health")
-    def health() -> Response:
-        """Tell that the service is up."""
-        return answer(HEALTH)
-
-    @routes.get(f"{api}/openapi.json")
-    def openapi() -> Response:
-        """Describe the API in OpenAPI 3.1."""
-        return answer(document(current_app, api))
-
-    @routes.get("/")
-    def home() -> Response:
-        """Show this page; in JSON to clients that prefer it."""
-        shown = {"name": "Inventory API", "version": VERSION, "routes": routes_of(current_app)}
-        if request.accept_mimetypes.best_match(["text/html", "application/json"]) == "application/json":
-            return answer(shown)
-        page = render_template_string(PAGE, **shown, tables=g.session.state(), requests=journal()[:-101:-1])
-        return Answer(page, 200, [NO_STORE, ("Content-Type", "text/html; charset=utf-8")])
-
-    return routes
+@mock_views.post("/faults")
+def add_fault() -> ResponseReturnValue:
+    """Make requests to come fail, wait or lose their connection."""
+    fault = store.read_fault(sent_object())
+    g.mock_session.faults.add(fault)
+    return vars(fault), 201
 
 
-def routes_of(app: Flask) -> list[dict[str, Any]]:
-    """The routes in the order of their registration, each told by its view's docstring."""
-    return [{"methods": [each for each in store.METHODS if each in (rule.methods or ()) and each != "HEAD"],
-             "path": rule.rule, "endpoint": rule.endpoint,
-             "summary": str(app.view_functions[rule.endpoint].__doc__)} for rule in app.url_map.iter_rules()]
+@mock_views.delete("/faults")
+def clear_faults() -> Response:
+    """Clear the faults, and let go the requests that they hold."""
+    g.mock_session.faults.clear()
+    return no_content()
 
 
-def document(app: Flask, api: str) -> dict[str, Any]:
-    """The resource routes and health in OpenAPI 3.1, derived from the routes and from the fields' rules."""
-    paths: dict[str, dict[str, Any]] = {}
-    for route in routes_of(app):
-        name, _, verb = route["endpoint"].partition(".")
-        if name in store.RESOURCES or verb == "health":
-            item = paths.setdefault(route["path"].removeprefix(api).replace("<id>", "{id}"), {})
-            for method in route["methods"]:
-                item[method.lower()] = operation(store.RESOURCES.get(name), verb, method, route["summary"])
-    details = store.rule("object", "sentences by place")
-    schemas = {"Error": store.closed({"error": store.STRING, "details": details}, ["error"]),
-               "Health": store.closed({"status": store.STRING, "version": store.STRING}, HEALTH)}
-    for each in store.RESOURCES.values():
-        rows = store.rule("array", "the rows", items={"$ref": REF + each.title})
-        page = {"data": rows, "total": COUNT, "page": COUNT, "per_page": COUNT}
-        schemas |= {
-            each.title: each.row, f"New{each.title}": worded(each), f"{each.title}Change": each.change,
-            f"{each.title}List": rows, f"{each.title}Page": store.closed(page, page)}
-    return {"openapi": "3.1.0", "info": {"title": "Inventory API", "version": VERSION},
-            "servers": [{"url": api}], "paths": paths, "components": {"schemas": schemas}}
+@mock_views.get("/requests")
+def list_requests() -> ResponseReturnValue:
+    """List the last 500 requests of the session, oldest first."""
+    entries: list[dict[str, Any]] = g.mock_session.journal.entries()
+    return entries
 
 
-REF = "#/components/schemas/"
-COUNT = store.rule("integer", "an integer of at least {minimum}", minimum=0)
-SUCCESS = {  # by verb: status, what is answered, headers
-    "health": (200, [""], []), "index": (200, ["List", "Page"], ["ETag", "X-Total-Count", "Link"]),
-    "create": (201, [""], ["ETag", "Location"]), "show": (200, [""], ["ETag"]),
-    "update": (200, [""], ["ETag"]), "delete": (204, [], [])}
+@mock_views.delete("/requests")
+def forget_requests() -> Response:
+    """Forget the requests."""
+    g.mock_session.journal.clear()
+    return no_content()
 
 
-def operation(resource: store.Resource | None, verb: str, method: str, summary: str) -> dict[str, Any]:
-    """A route under one method: what can happen follows from whether it names a row, sends, and writes."""
-    title, query = (resource.title, resource.query["properties"]) if resource else ("Health", {})
-    by_id, sends, writes = verb in ("show", "update", "delete"), verb in ("create", "update"), method != "GET"
-    tagged = resource and verb != "create"
-    code, schemas, headers = SUCCESS[verb]
-    errors = [400] + [404] * by_id + [409] * writes + [412] * (by_id and writes) + [413, 415] * sends
-    described = {
-        "operationId": f"{verb}{title}" + method.title() * (verb == "update"), "summary": summary,
-        "parameters": [
-            parameter("header", "X-Mock-Session", store.TOKEN),
-            *[parameter("path", "id", store.STRING)] * by_id,
-            *[parameter("header", "If-Match" if writes else "If-None-Match", store.STRING)] * bool(tagged),
-            *[parameter("query", *each) for each in query.items() if verb == "index"]],
-        "responses": {
-            str(code): content(*(title + each for each in schemas), description=sentence(code), headers={
-                name: {"schema": store.STRING, "required": name != "Link"} for name in headers}),
-            **({"304": content(description=sentence(304))} if tagged and not writes else {}),
-            **{str(error): content("Error", description=sentence(error)) for error in errors}}}
-    if sends:
-        sent = f"New{title}" if verb == "create" else f"{title}Change"
-        described["requestBody"] = content(sent, required=True)
+# ----------------------------------------------------------------------
+# Description
+#
+# The resource routes and health in OpenAPI 3.1 (https://spec.openapis.org), for tools
+# that make clients, types or tests. Its schemas are the rules that validate.
+# ----------------------------------------------------------------------
+
+description_views = Blueprint("description", __name__)
+
+HEALTH = {"status": "healthy", "version": VERSION}
+
+
+@description_views.get("/health")
+def show_health() -> ResponseReturnValue:
+    """Tell that the service is up."""
+    return HEALTH
+
+
+@description_views.get("/openapi.json")
+def show_description() -> ResponseReturnValue:
+    """Describe the API in OpenAPI 3.1."""
+    health_schema = store.object_rule(dict.fromkeys(HEALTH, store.STRING), HEALTH)
+    error_schema = store.object_rule(
+        {"error": store.STRING, "details": store.ANY_OBJECT}, required=["error"]
+    )
+    paths = {"/health": {"get": describe_health()}}
+    schemas: dict[str, Any] = {"Health": health_schema, "Error": error_schema}
+    for name, resource in RESOURCES.items():
+        paths[f"/{name}"] = {
+            "get": describe_operation(resource, "get", list_rows),
+            "post": describe_operation(resource, "post", create_row),
+        }
+        paths[f"/{name}/{{id}}"] = {
+            "get": describe_operation(resource, "get", show_row),
+            "put": describe_operation(resource, "put", update_row),
+            "patch": describe_operation(resource, "patch", update_row),
+            "delete": describe_operation(resource, "delete", delete_row),
+        }
+        schemas.update(describe_schemas(resource))
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Inventory API", "version": VERSION},
+        "servers": [{"url": current_app.config["SETTINGS"].api}],
+        "paths": paths,
+        "components": {"schemas": schemas},
+    }
+
+
+def describe_health() -> dict[str, Any]:
+    """The operation of `show_health`."""
+    return {
+        "operationId": "getHealth",
+        "summary": show_health.__doc__,
+        "parameters": [parameter("header", "X-Mock-Session", store.SESSION_NAME)],
+        "responses": {"200": answer(200, "Health"), "400": answer(400, "Error")},
+    }
+
+
+def describe_operation(
+    resource: Resource, method: str, view: Callable[..., Response]
+) -> dict[str, Any]:
+    """What a resource's route takes under a method, and every answer that can come."""
+    title = resource.title
+    operation = {
+        "operationId": f"{method}{title}",
+        "summary": view.__doc__,
+        "parameters": describe_parameters(resource, view),
+        "responses": describe_responses(resource, view),
+    }
+    if view is list_rows:
+        operation["operationId"] = f"{method}{title}List"
+    if view is create_row:
+        operation["requestBody"] = {"required": True, "content": content(f"New{title}")}
+    if view is update_row:
+        schema_name = f"{title}Change"
+        operation["requestBody"] = {"required": True, "content": content(schema_name)}
+    return operation
+
+
+def describe_parameters(
+    resource: Resource, view: Callable[..., Response]
+) -> list[dict[str, Any]]:
+    """What a route takes beside a body."""
+    parameters = [parameter("header", "X-Mock-Session", store.SESSION_NAME)]
+    if view in (show_row, update_row, delete_row):
+        parameters.append(parameter("path", "id", store.STRING))
+    if view in (list_rows, show_row):
+        parameters.append(parameter("header", "If-None-Match", store.STRING))
+    if view in (update_row, delete_row):
+        parameters.append(parameter("header", "If-Match", store.STRING))
+    if view is list_rows:
+        for name, rule in resource.parameters.items():
+            parameters.append(parameter("query", name, rule))
+    return parameters
+
+
+def describe_responses(
+    resource: Resource, view: Callable[..., Response]
+) -> dict[str, Any]:
+    """Every answer of a route, by its status."""
+    title = resource.title
+    responses = {}
+    if view is list_rows:
+        responses["200"] = answer(200, f"{title}List", f"{title}Page")
+    if view is create_row:
+        responses["201"] = answer(201, title)
+    if view in (show_row, update_row):
+        responses["200"] = answer(200, title)
+    if view is delete_row:
+        responses["204"] = answer(204)
+    if view in (list_rows, show_row):
+        responses["304"] = answer(304)
+    for status in describe_errors(view):
+        responses[str(status)] = answer(status, "Error")
+    return responses
+
+
+def describe_errors(view: Callable[..., Response]) -> list[int]:
+    """The statuses of the errors that a route can answer."""
+    errors = [400]
+    if view in (show_row, update_row, delete_row):
+        errors.append(404)
+    if view in (create_row, update_row, delete_row):
+        errors.append(409)
+    if view in (update_row, delete_row):
+        errors.append(412)
+    if view in (create_row, update_row):
+        errors.extend([413, 415])
+    return errors
+
+
+def parameter(place: str, name: str, rule: Rule) -> dict[str, Any]:
+    """A parameter in a path, a header or a query."""
+    described = {"in": place, "name": name, "required": place == "path", "schema": rule}
+    if rule["type"] == "array":
+        # The parameter is repeated for each value. That is the default of OpenAPI, but
+        # some generators assume another.
+        described["style"] = "form"
+        described["explode"] = True
     return described
 
 
-def content(*schemas: str, **more: Any) -> dict[str, Any]:
-    """A body in JSON: of one of the document's schemas, or of any of some; none for no body."""
-    refs = [{"$ref": REF + schema} for schema in schemas]
-    body = {"schema": refs[0] if len(refs) == 1 else {"anyOf": refs}}
-    return more | ({"content": {"application/json": body}} if refs else {})
+def answer(status: int, *schema_names: str) -> dict[str, Any]:
+    """A response with a body of one of some schemas, or without a body."""
+    described: dict[str, Any] = {"description": status_phrase(status)}
+    if schema_names:
+        described["content"] = content(*schema_names)
+    return described
 
 
-def parameter(place: str, name: str, schema: store.Schema) -> dict[str, Any]:
-    """A parameter; in a query one that may be given more than once is an array."""
-    many = place == "query" and name not in ONCE
-    return {"in": place, "name": name, "required": place == "path",
-            "schema": {"type": "array", "items": schema} if many else schema}
+def content(*schema_names: str) -> dict[str, Any]:
+    """A JSON body of one of some schemas."""
+    schemas = [reference_to(name) for name in schema_names]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
+    return {"application/json": {"schema": schema}}
 
 
-def worded(resource: store.Resource) -> dict[str, Any]:
-    """The schema of a new row, its defaults in words: for a keyword, generated types demand the field."""
-    sent = resource.new["properties"]
-    return {**resource.new, "properties": sent | {
-        name: rule | {"description": f"{rule['description']}; {json.dumps(default)} if left out"}
-        for name, default in resource.defaults.items() if (rule := sent[name]) is not store.IGNORED}}
+def reference_to(schema_name: str) -> dict[str, str]:
+    """A reference to a schema in the description's components."""
+    return {"$ref": f"#/components/schemas/{schema_name}"}
 
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ name }}</title>
-<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'>
-<rect x='1' y='4' width='14' height='11' rx='2' fill='%232a9d6f'/></svg>">
-<style>
-  :root { color-scheme: light dark; --line: 1px solid color-mix(in srgb, currentColor 18%, transparent) }
-  body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1.5rem 1rem }
-  h1, p { margin: .2rem 0 } h2 { margin: 2rem 0 .5rem; font-size: 1.1rem }
-  table { width: 100%; border-collapse: collapse }
-  td { padding: .3rem .8rem .3rem 0; border-top: var(--line); vertical-align: top }
-  code, #requests { font: .9rem/1.6 ui-monospace, monospace; overflow-wrap: anywhere }
-  #requests td:not(.path) { white-space: nowrap; width: 0 }
-  .scroll { max-height: 22rem; overflow: auto }
-  b { color: #2a9d6f } .bad { color: #d1495b }
-  big { font-size: 2rem; font-weight: 700 } big:not(:first-child) { margin-left: 1rem }
-  @media (max-width: 40rem) {
-    #requests td:first-child { display: none }
-    #routes td { display: block; padding: 0 } #routes td:not(:first-child) { border: 0 }
-  }
-</style>
-<h1>{{ name }}</h1>
-<p>A mock backend of items and orders, kept in memory, for those who build user interfaces.</p>
-<p id="counts">
-{% for name, table in tables.items() %}<big>{{ table.rows | length }}</big> {{ name }} {% endfor %}
-<h2>Requests of this session as they come, newest on top</h2>
-<div class="scroll"><table id="requests">{% for each in requests %}
-<tr class="{{ "bad" if each.status >= 400 }}"><td>{{ each.at[11:19] }}<td>{{ each.method }}
-<td class="path">{{ each.path }}{{ "?" + each.query if each.query }}
-<td>{{ each.status }}<td>{{ each.duration_ms }} ms
-{% endfor %}</table></div>
-<h2>Routes</h2>
-<table id="routes">{% for route in routes %}
-<tr><td><b>{{ route.methods | join(", ") }}</b>
-{% set link = "GET" in route.methods and "<" not in route.path %}
-<td><code><a {% if link %}href="{{ route.path }}"{% endif %}>{{ route.path }}</a></code>
-<td>{{ route.summary }}
-{% endfor %}</table>
-<script>
-setInterval(async () => {
-  if (document.hidden) return
-  const response = await fetch("/?live").catch(() => null)  // the server may be gone
-  const page = new DOMParser().parseFromString(await response?.text(), "text/html")
-  for (const id of ["counts", "requests"]) document.getElementById(id).replaceWith(page.getElementById(id))
-}, 1000)
-</script>
-</html>
-"""
+def describe_schemas(resource: Resource) -> dict[str, Any]:
+    """The schemas of what a resource's routes take and answer."""
+    title = resource.title
+    list_schema = {"type": "array", "items": reference_to(title)}
+    page_properties: dict[str, Any] = {"data": list_schema}
+    for name in ("total", "page", "per_page"):
+        page_properties[name] = {"type": "integer", "minimum": 0}
+    return {
+        title: resource.row_schema,
+        f"New{title}": {
+            **resource.create_schema,
+            "properties": describe_defaults(resource),
+        },
+        f"{title}Change": resource.change_schema,
+        f"{title}List": list_schema,
+        f"{title}Page": {
+            "type": "object",
+            "properties": page_properties,
+            "required": list(page_properties),
+            "additionalProperties": False,
+        },
+    }
 
 
-# Seeds
+def describe_defaults(resource: Resource) -> dict[str, Rule]:
+    """The properties of a new row, which tell in words what is filled in.
 
-DEMO: dict[str, Any] = {
-    "items": [dict(zip(("name", "description", "status", "quantity", "created_at"), row, strict=True))
-              for row in [
-        ("Ceramic mug, 350 ml", "Dishwasher-safe, glazed in blue", "active", 120, "2026-01-05T09:00:00.000Z"),
-        ("Walnut desk organiser", "Five compartments, oiled", "active", 34, "2026-01-05T10:30:00.000Z"),
-        ("Linen notebook A5", "160 pages, dotted", "active", 260, "2026-01-06T08:15:00.000Z"),
-        ("Brass desk lamp", "Dimmable, with an E14 bulb", "pending", 8, "2026-01-06T11:00:00.000Z"),
-        ("Felt laptop sleeve 13 inch", "", "active", 57, "2026-01-07T09:45:00.000Z"),
-        ("Oak monitor stand", "Carries 20 kg", "completed", 0, "2026-01-08T13:20:00.000Z"),
-        ("Fountain pen, medium nib", "With a converter", "active", 41, "2026-01-09T09:00:00.000Z"),
-        ("Ink, midnight blue, 50 ml", "", "active", 95, "2026-01-09T09:05:00.000Z"),
-        ("Cork pinboard 60 × 40", "Frame of pine", "pending", 12, "2026-01-12T15:10:00.000Z"),
-        ("Paper clips, box of 100", "Steel, 28 mm", "active", 740, "2026-01-13T08:00:00.000Z"),
-        ("Wool seat cushion", "Discontinued", "completed", 3, "2026-01-14T10:40:00.000Z"),
-        ("Whiteboard markers, set of 4", "Four colours", "active", 66, "2026-01-15T12:00:00.000Z")]],
-    "orders": [
-        {"internal_number": "ORD-2026-001", "status": "paid", "created_at": "2026-01-16T09:30:00.000Z",
-         "items": [{"item_id": "2", "quantity": 1}, {"item_id": "3", "quantity": 5}]},
-        {"internal_number": "ORD-2026-002", "status": "shipped", "created_at": "2026-01-19T14:05:00.000Z",
-         "items": [{"item_id": "7", "quantity": 2}, {"item_id": "8", "quantity": 4}]},
-        {"internal_number": "ORD-2026-003", "status": "pending", "created_at": "2026-01-20T16:45:00.000Z",
-         "items": [{"item_id": "10", "quantity": 12}, {"item_id": "3", "quantity": 20}]}]}
+    With the schema's own word, `default`, generators of types make a field mandatory.
+    """
+    properties = dict(resource.create_schema["properties"])
+    for name in resource.writable:
+        if name in resource.defaults:
+            rule = dict(properties[name])
+            default = json.dumps(resource.defaults[name])
+            rule["description"] = f"{rule['description']}; {default} if left out"
+            properties[name] = rule
+    return properties
 
 
-def generated(size: int) -> store.Tables:
-    """Items, the same each time."""
-    tables, statuses = store.Tables(), list(store.ItemStatus)
-    gc.disable()  # nothing here becomes garbage, and looking for it takes a third of the time
-    for n in range(1, size + 1):
-        minute = f"2026-01-{1 + n // 72_000 % 28:02}T{n // 3_000 % 24:02}:{n // 50 % 60:02}:00.000Z"
-        tables.put("items", store.Item(
-            id=str(n), name=f"{('Red', 'Blue', 'Green')[n % 3]} {('mug', 'lamp', 'desk', 'vase')[n % 4]} {n}",
-            status=statuses[n * 7 % 11 % 3], quantity=n * 37 % 251, created_at=sys.intern(minute)))
-    gc.enable()
-    return tables
+# ----------------------------------------------------------------------
+# Home page
+#
+# The template is PAGE, at the end of this module. Its script uses the API like any
+# other client.
+# ----------------------------------------------------------------------
 
 
-# Settings and running
+def home() -> ResponseReturnValue:
+    """Show this page; as JSON to clients that prefer it."""
+    name = request.args.get("session")
+    if name is not None:
+        store.refuse(store.check(store.SESSION_NAME, name, "session"))
+    about = {"name": "Inventory API", "version": VERSION, "routes": list_routes()}
+    accepted = request.accept_mimetypes
+    if accepted.best_match(["text/html", "application/json"]) == "application/json":
+        return about
+    return render_template_string(
+        PAGE,
+        api=current_app.config["SETTINGS"].api,
+        session=name,
+        resources=list(RESOURCES),
+        methods=store.METHODS,
+        **about,
+    )
 
-ORIGIN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
-ORIGINS = rf"\*|{ORIGIN}( *, *{ORIGIN})*"
-VITE = ",".join(f"http://localhost:{port}" for port in range(5173, 5178))
-PART = r"[A-Za-z0-9._~-]+"
-MATCH = partial(store.rule, "string")
+
+def list_routes() -> list[dict[str, Any]]:
+    """All routes, each with what its view's docstring says first."""
+    routes = []
+    for rule in current_app.url_map.iter_rules():
+        allowed = rule.methods or set()
+        methods = [name for name in store.METHODS if name in allowed and name != "HEAD"]
+        docstring = current_app.view_functions[rule.endpoint].__doc__ or ""
+        summary = docstring.partition("\n")[0]
+        routes.append({"methods": methods, "path": rule.rule, "summary": summary})
+    return routes
+
+
+# ----------------------------------------------------------------------
+# Settings
+#
+# A setting is a field whose rule stands in its metadata, as in a record. `port` is the
+# variable PORT.
+# ----------------------------------------------------------------------
+
+VITE_ORIGINS = ",".join([f"http://localhost:{port}" for port in range(5173, 5178)])
+ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
+SEGMENT_PATTERN = r"[A-Za-z0-9._~-]+"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the environment may say, in upper case: `port` is `PORT`."""
+    """What can be set from outside, and its defaults."""
 
-    host: str = field(default="127.0.0.1", metadata=store.STRING)
-    port: int = field(default=5000, metadata=store.WHOLE(maximum=65535))
-    seed: str = field(default="", metadata=MATCH(
-        "demo, a number of items, or the path of a .json file", pattern=r"demo|[0-9]{1,8}|.+\.json"))
-    delay: str = field(default="0", metadata=MATCH(
-        "milliseconds such as 200 or 200-800, up to 30000", pattern=r"[0-9]{1,5}(-[0-9]{1,5})?"))
-    cors_origins: str = field(default=VITE, metadata=MATCH(
-        "* or origins such as http://localhost:5173, separated by commas", pattern=ORIGINS))
-    api_prefix: str = field(default="/api", metadata=MATCH("a path such as /api", pattern=f"(/{PART})+"))
-    api_version: str = field(default="v1", metadata=MATCH("a part of a path such as v1", pattern=PART))
-    flask_debug: str = field(default="0", metadata=MATCH("0, 1, false or true", pattern="(?i)0|1|false|true"))
-
-    @classmethod
-    def load(cls, given: Mapping[str, object]) -> "Settings":
-        """What is given, else what the environment says, else the default. Raises InvalidError."""
-        rules = {each.name.upper(): each.metadata for each in fields(cls)}
-        texts = {name: os.environ.get(name, "") for name in rules}
-        texts |= {name.upper(): str(value) for name, value in given.items() if value is not None}
-        values: dict[str, Any] = {
-            name: store.read(rules.get(name, {}), text) for name, text in texts.items() if text}
-        store.require(store.check(store.closed(rules), values))
-        return cls(**{name.lower(): value for name, value in values.items()})
+    host: str = field(
+        default="127.0.0.1",
+        metadata=store.make_rule("string", "an address of this machine"),
+    )
+    port: int = field(default=5000, metadata=store.integer_rule(0, 65_535))
+    seed: str = field(
+        default="",
+        metadata=store.make_rule(
+            "string",
+            "demo, a number of items, or the path of a .json file",
+            pattern=r"^(demo|[0-9]{1,8}|.+\.json)$",
+        ),
+    )
+    delay: int = field(default=0, metadata=store.DELAY)
+    cors_origins: str = field(
+        default=VITE_ORIGINS,
+        metadata=store.make_rule(
+            "string",
+            "* or origins such as http://localhost:5173, separated by commas",
+            pattern=rf"^(\*|{ORIGIN_PATTERN}( *, *{ORIGIN_PATTERN})*)$",
+        ),
+    )
+    api_prefix: str = field(
+        default="/api",
+        metadata=store.make_rule(
+            "string", "a path such as /api", pattern=f"^(/{SEGMENT_PATTERN})+$"
+        ),
+    )
+    api_version: str = field(
+        default="v1",
+        metadata=store.make_rule(
+            "string", "a part of a path such as v1", pattern=f"^{SEGMENT_PATTERN}$"
+        ),
+    )
 
     @property
     def api(self) -> str:
-        """The path under which everything is."""
+        """The path below which everything is."""
         return f"{self.api_prefix}/{self.api_version}"
 
-    def delays(self) -> tuple[int, int]:
-        """The least and the most that each request is delayed, in ms. Raises InvalidError."""
-        least, most = int(self.delay.partition("-")[0]), int(self.delay.rpartition("-")[2])
-        if not least <= most <= 30_000:
-            raise store.InvalidError({"DELAY": "DELAY must be milliseconds up to 30000, the lesser first"})
-        return least, most
+    @property
+    def origins(self) -> list[str]:
+        """The allowed origins, as Flask-CORS takes them.
 
-    def origins(self) -> re.Pattern[str]:
-        """The allowed origins as a pattern, for which Flask-CORS would take an IPv6 address anyway."""
-        origins = map(re.escape, re.split(" *, *", self.cors_origins))
-        return re.compile(".*" if self.cors_origins == "*" else rf"(?:{'|'.join(origins)})\Z", re.IGNORECASE)
+        It reads what has a bracket in it, as an IPv6 address has, as a pattern. So each
+        origin is given as a pattern that matches it alone.
+        """
+        if self.cors_origins == "*":
+            return ["*"]
+        origins = self.cors_origins.split(",")
+        return [f"^{re.escape(origin.strip())}$" for origin in origins]
 
-    def tables(self) -> store.Tables:
-        """The rows to begin with. Raises InvalidError."""
-        if self.seed == "demo":
-            return store.tables_of(DEMO, "")
-        if not self.seed.endswith(".json"):
-            return generated(int(self.seed or 0))
-        try:
-            return store.tables_of(parse_object(Path(self.seed).read_bytes()), store.timestamp())
-        except OSError as error:
-            reason = str(error.strerror)
-        except store.InvalidError as error:
-            reason = ": ".join(next(iter(error.problems.items())))
-        raise store.InvalidError({"SEED": f"SEED {self.seed}: {reason}"})
+
+def load_settings(arguments: Mapping[str, object]) -> Settings:
+    """Settings from arguments, else from the environment, else their defaults.
+
+    An empty one counts as not given, but an empty argument hides the environment.
+    Raises InvalidError with the name of the setting and the value that came.
+    """
+    names = [setting.name for setting in fields(Settings)]
+    problems: list[Problem] = []
+    for name in arguments:
+        if name not in names:
+            problems.append((name, store.unknown_name(name, names)))
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        variable = setting.name.upper()
+        given = arguments.get(setting.name)
+        if given is None:
+            given = os.environ.get(variable, "")
+        if given != "":
+            value = store.read_text(setting.metadata, str(given))
+            values[setting.name] = value
+            for place, sentence in store.check(setting.metadata, value, variable):
+                problems.append((place, f"{sentence}, not {str(given)!r}"))
+    store.refuse(problems)
+    return Settings(**values)
+
+
+# ----------------------------------------------------------------------
+# Seeds
+#
+# The rows with which every session begins.
+# ----------------------------------------------------------------------
+
+DEMO_ITEMS = [  # name, description, status, quantity
+    ("Ceramic mug, 350 ml", "Dishwasher-safe, glazed in blue", "active", 120),
+    ("Walnut desk organiser", "Five compartments, oiled", "active", 34),
+    ("Linen notebook A5", "160 pages, dotted", "active", 260),
+    ("Brass desk lamp", "Dimmable, with an E14 bulb", "pending", 8),
+    ("Felt laptop sleeve 13 inch", "", "active", 57),
+    ("Oak monitor stand", "Carries 20 kg", "completed", 0),
+    ("Fountain pen, medium nib", "With a converter", "active", 41),
+    ("Ink, midnight blue, 50 ml", "", "active", 95),
+    ("Cork pinboard 60 × 40", "Frame of pine", "pending", 12),
+    ("Paper clips, box of 100", "Steel, 28 mm", "active", 740),
+    ("Wool seat cushion", "Discontinued", "completed", 3),
+    ("Whiteboard markers, set of 4", "Four colours", "active", 66),
+]
+DEMO_ORDERS = [  # internal number, status, item ids with their quantities
+    ("ORD-2026-001", "paid", {"2": 1, "3": 5}),
+    ("ORD-2026-002", "shipped", {"7": 2, "8": 4}),
+    ("ORD-2026-003", "pending", {"10": 12, "3": 20}),
+]
+SEED_START = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+
+
+def load_seed(seed: str) -> store.Tables:
+    """The tables for a value of the setting `seed`. Raises InvalidError."""
+    if seed == "":
+        return store.make_tables({})
+    if seed == "demo":
+        return store.read_state(demo_state(), store.timestamp(SEED_START))
+    if not seed.endswith(".json"):
+        return store.make_tables({"items": generated_items(int(seed))})
+    try:
+        # Some editors begin a file with a byte order mark, which is no part of JSON.
+        raw = Path(seed).read_bytes().removeprefix(codecs.BOM_UTF8)
+        return store.read_state(parse_object(raw), store.timestamp(datetime.now(UTC)))
+    except OSError as error:
+        problem = str(error.strerror)
+    except InvalidError as error:
+        place, sentence = next(iter(error.problems.items()))
+        problem = f"{place}: {sentence}"
+    store.refuse([("SEED", f"SEED {seed}: {problem}")])
+    raise AssertionError("refuse has raised")
+
+
+def demo_state() -> dict[str, list[dict[str, Any]]]:
+    """A dozen items and a few orders, made a day after one another."""
+    items: list[dict[str, Any]] = []
+    for name, description, status, quantity in DEMO_ITEMS:
+        item = {
+            "name": name,
+            "description": description,
+            "status": status,
+            "quantity": quantity,
+            "created_at": store.timestamp(SEED_START + timedelta(days=len(items))),
+        }
+        items.append(item)
+    orders: list[dict[str, Any]] = []
+    for internal_number, status, quantities in DEMO_ORDERS:
+        lines = []
+        for item_id, quantity in quantities.items():
+            lines.append({"item_id": item_id, "quantity": quantity})
+        order = {
+            "internal_number": internal_number,
+            "status": status,
+            "items": lines,
+            "created_at": store.timestamp(
+                SEED_START + timedelta(days=20 + len(orders))
+            ),
+        }
+        orders.append(order)
+    return {"items": items, "orders": orders}
+
+
+def generated_items(size: int) -> Iterator[store.Item]:
+    """So many items, the same every time, made a minute after one another."""
+    colours = ("Red", "Blue", "Green")
+    things = ("mug", "lamp", "desk", "vase")
+    statuses = list(store.ItemStatus)
+    for number in range(1, size + 1):
+        yield store.Item(
+            id=str(number),
+            name=f"{colours[number % 3]} {things[number % 4]} {number}",
+            status=statuses[number // 2 % 3],
+            quantity=number * 37 % 251,
+            created_at=store.timestamp(SEED_START + timedelta(minutes=number)),
+        )
+
+
+# ----------------------------------------------------------------------
+# Running
+# ----------------------------------------------------------------------
+
+# How many connections may wait to be accepted.
+BACKLOG = 1024
 
 
 class RequestHandler(WSGIRequestHandler):
-    """Logs a line a request, and refuses what is not HTTP in JSON."""
+    """Werkzeug's handler, with a log for people, and JSON for what is not HTTP."""
 
     error_content_type = "application/json"
     error_message_format = '{"error": "%(explain)s"}\n'
+    controls = ""  # the path of the mock controls, set by `main`
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Log the request, unless it is the home page refreshing itself."""
-        if not self.requestline.startswith("GET /?live "):
-            with suppress(OSError):  # whoever reads our stdout may go away
-                print(f"{self.log_date_time_string()} {ascii(self.requestline)} {code}\n", end="", flush=True)
+        """Log a request in one line, but not what the home page reads to refresh."""
+        if not self.requestline.startswith(f"GET {self.controls}"):
+            say(f"{self.log_date_time_string()} {self.requestline!a} {code}")
+
+
+def say(line: str) -> None:
+    """Print a line at once, if anybody still reads what we print."""
+    with suppress(OSError):
+        print(line, flush=True)
+
+
+def stop(signal_number: int, frame: FrameType | None) -> None:
+    """End the process at once.
+
+    There is nothing to save. An exception, which is the usual way, would come in the
+    middle of whatever the main thread does, such as starting another thread.
+    """
+    os._exit(0)
 
 
 def main() -> None:
-    """Serve until SIGINT or SIGTERM; a setting, a seed or an address that will not do ends it with a line."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # There is nothing to save. An exception, the usual way, would break what the thread is just doing.
-        signal.signal(number, lambda *_: os._exit(0))
+    """Serve until SIGINT or SIGTERM."""
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
-        serve(Settings.load({}))
-    except store.StoreError as error:
-        sys.exit(f"inventory: {error}")
-
-
-def serve(config: Settings) -> None:
-    """Listen, say where, and answer. Raises InvalidError."""
-    reloading: dict[str, Any] = {"use_reloader": True, "use_debugger": True}
-    threads: dict[str, Any] = {"threaded": True, "request_handler": RequestHandler}
-    if is_running_from_reloader():  # as a child, with the socket of the parent
-        tell(config.host, config.port, config.api)
-        run_simple(config.host, config.port, create_app(), **reloading, **threads)
-    with listen(config.host, config.port) as server:
-        host, port = server.getsockname()[:2]
         app = create_app()
-        if app.debug and not ip_address(host).is_loopback:
-            raise store.InvalidError({"": f"FLASK_DEBUG must be 0 on HOST {host}: the debugger runs code"})
-        if not app.debug:
-            tell(config.host, port, config.api)
-            make_server(host, port, app, fd=server.fileno(), **threads).serve_forever()
-    os.environ["PORT"] = str(port)  # for the child
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which ends the child as well
-    run_simple(host, port, app, **reloading, **threads)
+    except StoreError as error:
+        sys.exit(f"inventory: {error}")
+    settings = app.config["SETTINGS"]
+    RequestHandler.controls = f"{settings.api}/mock"
+    # If it cannot listen there, Werkzeug says why and ends the process.
+    server = make_server(
+        settings.host,
+        settings.port,
+        app,
+        threaded=True,
+        request_handler=RequestHandler,
+    )
+    server.socket.listen(BACKLOG)
+    host = str(server.server_address[0])
+    if ":" in host:
+        host = f"[{host}]"  # an IPv6 address in a URL
+    say(f"Inventory API listening on http://{host}:{server.port}{settings.api}")
+    server.serve_forever()
 
 
-def tell(host: str, port: int, api: str) -> None:
-    """Print the line that says where the service listens, once it does."""
-    print(f"Inventory API listening on http://{f'[{host}]' if ':' in host else host}:{port}{api}", flush=True)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens. Raises InvalidError."""
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except OSError as error:
-        raise store.InvalidError({"": f"PORT {port} on HOST {host}: {error.strerror}"}) from None
-
-
-def __getattr__(name: str) -> Flask:
-    """`inventory:app`, made when a WSGI server first asks for it, so that an import reads no variable."""
-    if name != "app":
-        raise AttributeError(name)
-    app: Flask = globals().setdefault(name, create_app())
-    return app
-
+PAGE = """<!doctype html>
+<html lang="en">
+<title>{{ name }}</title>
+<p>to come</p>
+</html>
+"""
 
 if __name__ == "__main__":
     main()

@@ -1,179 +1,399 @@
-"""The data: records and their rules, lists, a locked store, and the sessions that keep stores apart.
+"""The data: records, the rules that they obey, and a store that threads can share.
 
-Read it from top to bottom: each section uses only what stands above it. Only a fault's fields know of HTTP.
+Read this module from top to bottom: each section uses only what stands above it.
+Nothing in it answers a request. The views in inventory.py call a store, and the store
+gives them rows or raises one of the errors with which this module begins.
 """
 
 import json
+import operator
 import re
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from functools import partial
-from itertools import count
-from json.encoder import encode_basestring_ascii
-from operator import attrgetter, contains, ge, gt, le, lt, ne
-from threading import Lock
+from itertools import count, islice
+from operator import attrgetter
+from threading import Event, Lock
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+# ----------------------------------------------------------------------
 # Errors
+#
+# The store refuses by raising. An error carries what a caller needs for its answer, so
+# that nobody has to take its text apart.
+# ----------------------------------------------------------------------
 
 
 class StoreError(Exception):
-    """A refusal in one sentence: the first of its problems, a sentence by each place, if it has no other."""
+    """A refusal: its text is one sentence, and `problems` has a sentence by place.
 
-    def __init__(self, problems: Mapping[str, str], sentence: str = "") -> None:
-        super().__init__(sentence or next(iter(problems.values())))
-        self.problems = problems
+    A place says where in the data a problem is, such as `name` or `items[0].item_id`.
+    """
+
+    def __init__(
+        self, sentence: str, problems: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.problems = dict(problems or {})
 
 
 class InvalidError(StoreError):
-    """Raised if something breaks the rules."""
+    """Raised if data breaks a rule."""
 
 
 class NotFoundError(StoreError):
-    """Raised if there is no row with the id."""
+    """Raised if there is no row with the given id."""
 
 
 class StaleError(StoreError):
-    """Raised if a row is no longer in a version that the caller expects."""
+    """Raised if a row has changed since the version that the caller knows."""
 
 
 class ConflictError(StoreError):
-    """Raised if a valid change collides with another row."""
+    """Raised if a change is valid by itself and collides with another row."""
 
 
-# Rules: a field's metadata is its JSON Schema; the description says what it allows, x- marks our own keywords
+Problem = tuple[str, str]  # a place, and a sentence that says what is wrong there
 
-Schema = Mapping[str, Any]
-
-
-class Claim(NamedTuple):
-    """What only the other rows can settle: that a value is unique, or that it is the id of one of them."""
-
-    refers: bool
-    of: str  # the resource that it refers to, or else the field in which it is unique
-    value: str
+MAX_PROBLEMS = 100
 
 
-Finding = tuple[str, str, Claim | None]  # a place, the sentence of its problem, and what decides if it is one
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise InvalidError with the first 100 problems; without any, do nothing."""
+    first_problems = dict(islice(problems, MAX_PROBLEMS))
+    for sentence in first_problems.values():
+        raise InvalidError(sentence, first_problems)
 
 
-def rule(kind: str | list[str], words: str, **keywords: Any) -> dict[str, Any]:
-    """A schema, and what it allows in words."""
-    texts = {word: ", ".join(value) if isinstance(value, list) else value for word, value in keywords.items()}
-    return {"type": kind, **keywords, "description": words.format_map(texts)}
+# ----------------------------------------------------------------------
+# Rules
+#
+# A rule says what a value must be, in words of JSON Schema (https://json-schema.org).
+# The same dictionary validates data and is published in the API's description. Its
+# `description` finishes the sentence "Quantity must be ...".
+# ----------------------------------------------------------------------
 
+Rule = Mapping[str, Any]
 
-def closed(properties: Mapping[str, Schema], needed: Iterable[str] = ()) -> dict[str, Any]:
-    """The schema of an object that has these properties and no others."""
-    return rule("object", "an object", properties=properties, required=[*needed], additionalProperties=False)
-
-
-SPACES = r"\t-\r\x1c-\x20\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"  # as str.isspace
-TOKEN = rule("string", "1 to 64 of the characters A-Z a-z 0-9 . _ -", pattern=r"^[A-Za-z0-9._-]{1,64}$")
-ID = rule("string", TOKEN["description"] + ", but not . or ..", pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$")
-TIME = rule("string", "a UTC time such as 2026-01-01T09:30:00.000Z", format="date-time")
-STRING = rule("string", "a string")
-TEXT = partial(rule, "string", "a string of at most {maxLength} characters")
-NAME = partial(rule, "string", "a string of 1 to {maxLength} characters, not all blank",
-               minLength=1, pattern=rf"^[\s\S]*[^{SPACES}][\s\S]*$")
-ONE_OF = partial(rule, "string", "one of {enum}")
-INTEGER = rule("integer", "an integer")
-WHOLE = partial(rule, "integer", "an integer from {minimum} to {maximum}",
-                minimum=0, maximum=2**53 - 1)  # the largest that JavaScript holds exactly
-
-TYPES = {str: "string", int: "integer", bool: "boolean", NoneType: "null", dict: "object", list: "array",
-         tuple: "array"}
-KEYWORDS: dict[str, Callable[[Any, Any], bool]] = {
-    "type":      lambda value, names: TYPES.get(type(value), "number") in names,  # one name, or a list
-    "enum":      lambda value, names: value in names,
-    "minimum":   ge,
-    "maximum":   le,
-    "minLength": lambda value, least: len(value) >= least,
-    "maxLength": lambda value, most: len(value) <= most,
-    "maxItems":  lambda value, most: len(value) <= most,
-    "pattern":   lambda value, pattern: re.fullmatch(pattern, value) is not None,
-    "format":    lambda value, _: is_timestamp(value),
+TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "null": (NoneType,),
+    "object": (dict,),
+    "array": (list,),
 }
 
 
-def timestamp(moment: datetime | None = None) -> str:
-    """A moment (default: now) as JavaScript's `Date.toISOString()` writes it: UTC, milliseconds."""
-    return (moment or datetime.now(UTC)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def types_of(rule: Rule) -> list[str]:
+    """The names of the types that a rule allows; in the rule, one stands by itself."""
+    types = rule.get("type", [])
+    if isinstance(types, str):
+        return [types]
+    return list(types)
+
+
+def has_type(rule: Rule, value: Any) -> bool:
+    """Whether a value is of one of the types that a rule allows."""
+    # The exact type is compared, because in Python True is an instance of int as well.
+    return any(type(value) in TYPES[name] for name in types_of(rule))
 
 
 def is_timestamp(text: str) -> bool:
-    """Whether it is a moment, in exactly the form that `timestamp` writes."""
+    """Whether a text is a moment in the form that `timestamp` writes."""
     try:
-        return text.endswith("Z") and timestamp(datetime.fromisoformat(text)) == text
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return False
+    return text.endswith("Z") and timestamp(moment) == text
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a UTC moment as JavaScript's `Date.toISOString()` does, in milliseconds."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def is_email(text: str) -> bool:
+    """Whether a text looks like an email address: something, an @, and a domain."""
+    return re.fullmatch(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)*", text) is not None
+
+
+FORMATS: dict[str, Callable[[str], bool]] = {
+    "date-time": is_timestamp,
+    "email": is_email,
+}
+
+
+def is_one_of(value: Any, allowed: Container[Any]) -> bool:
+    return value in allowed
+
+
+def is_long_enough(value: Any, limit: int) -> bool:
+    return len(value) >= limit
+
+
+def is_short_enough(value: Any, limit: int) -> bool:
+    return len(value) <= limit
+
+
+def matches(value: str, pattern: str) -> bool:
+    return re.fullmatch(pattern, value) is not None
+
+
+def has_format(value: str, name: str) -> bool:
+    return FORMATS[name](value)
+
+
+# The words that limit a single value. Each test is given the value and what the rule
+# says about it. They are asked only once the value is known to have the right type.
+TESTS: dict[str, Callable[[Any, Any], bool]] = {
+    "enum": is_one_of,
+    "minimum": operator.ge,
+    "maximum": operator.le,
+    "minLength": is_long_enough,
+    "maxLength": is_short_enough,
+    "maxItems": is_short_enough,
+    "pattern": matches,
+    "format": has_format,
+}
+# The words that `check` reads by itself, and those that only inform.
+STRUCTURE = ("type", "properties", "required", "additionalProperties", "items")
+ANNOTATIONS = ("description", "readOnly")
+
+
+def verify(rule: Rule) -> None:
+    """Raise ValueError for a word, a type or a format that `check` would not obey."""
+    known_words = (*TESTS, *STRUCTURE, *ANNOTATIONS)
+    for word in rule:
+        if word not in known_words:
+            raise ValueError(f"rule has {word!r}; known are {', '.join(known_words)}")
+    for name in types_of(rule):
+        if name not in TYPES:
+            raise ValueError(f"rule has type {name!r}; known are {', '.join(TYPES)}")
+    if "format" in rule and rule["format"] not in FORMATS:
+        known_formats = ", ".join(FORMATS)
+        raise ValueError(
+            f"rule has format {rule['format']!r}; known are {known_formats}"
+        )
+    for property_rule in rule.get("properties", {}).values():
+        verify(property_rule)
+    if "items" in rule:
+        verify(rule["items"])
+
+
+# JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
+MAX_INTEGER = 2**53 - 1
+
+NOT_BLANK = r"^\s*\S[\s\S]*$"
+
+
+def make_rule(types: str | list[str], description: str, **words: Any) -> Rule:
+    """Make a rule of its types, its words and its description. Raises ValueError."""
+    rule = {"type": types, **words, "description": description}
+    verify(rule)
+    return rule
+
+
+def text_rule(max_length: int) -> Rule:
+    """A string, which may be empty. Lengths count Unicode code points."""
+    description = f"a string of at most {max_length} characters"
+    return make_rule("string", description, maxLength=max_length)
+
+
+def name_rule(max_length: int) -> Rule:
+    """A string in which there is something to see."""
+    return make_rule(
+        "string",
+        f"a string of 1 to {max_length} characters, not all blank",
+        minLength=1,
+        maxLength=max_length,
+        pattern=NOT_BLANK,
+    )
+
+
+def choice_rule(choices: Iterable[str]) -> Rule:
+    """One of a few strings."""
+    names = [str(choice) for choice in choices]
+    return make_rule("string", f"one of {', '.join(names)}", enum=names)
+
+
+def integer_rule(minimum: int, maximum: int = MAX_INTEGER) -> Rule:
+    """An integer within two limits."""
+    description = f"an integer from {minimum} to {maximum}"
+    return make_rule("integer", description, minimum=minimum, maximum=maximum)
+
+
+def array_rule(element_rule: Rule, max_items: int | None = None) -> Rule:
+    """An array whose elements all obey one rule."""
+    if max_items is None:
+        return make_rule("array", "an array", items=element_rule)
+    description = f"an array of at most {max_items} elements"
+    return make_rule("array", description, items=element_rule, maxItems=max_items)
+
+
+def object_rule(properties: Mapping[str, Rule], required: Iterable[str] = ()) -> Rule:
+    """An object that has these properties and no others."""
+    return make_rule(
+        "object",
+        "an object",
+        properties=properties,
+        required=list(required),
+        additionalProperties=False,
+    )
+
+
+def nullable(rule: Rule) -> Rule:
+    """The same rule, but null is allowed as well."""
+    description = f"{rule['description']} or null"
+    return {**rule, "type": [rule["type"], "null"], "description": description}
+
+
+STRING = make_rule("string", "a string")
+INTEGER = make_rule("integer", "an integer")
+NUMBER = make_rule("number", "a number")
+BOOLEAN = make_rule("boolean", "true or false")
+ANY_OBJECT = make_rule("object", "an object")
+TIMESTAMP = make_rule(
+    "string", "a UTC time such as 2026-01-01T09:30:00.000Z", format="date-time"
+)
+SESSION_NAME = make_rule(
+    "string",
+    "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+    pattern=r"^[A-Za-z0-9._-]{1,64}$",
+)
+# A path segment "." or ".." would be resolved by clients before they send it.
+ROW_ID = make_rule(
+    "string",
+    f"{SESSION_NAME['description']}, but not . or ..",
+    pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$",
+)
+
+
+def check(rule: Rule, value: Any, place: str = "") -> Iterator[Problem]:
+    """Yield the problems of a JSON value, in the order of the rule.
+
+    `place` is where the value stands in the data of which it is a part.
+    """
+    if not obeys(rule, value):
+        yield place, f"{label(place)} must be {rule['description']}"
+    elif isinstance(value, dict):
+        yield from check_properties(rule, value, place)
+    elif isinstance(value, list) and "items" in rule:
+        for index, element in enumerate(value):
+            yield from check(rule["items"], element, f"{place}[{index}]")
+
+
+def obeys(rule: Rule, value: Any) -> bool:
+    """Whether a value has the rule's type and passes its tests, not looking inside."""
+    if "type" in rule and not has_type(rule, value):
+        return False
+    if value is None:
+        return True  # null has the right type, and nothing that could be tested
+    for word, limit in rule.items():
+        if word in TESTS and not TESTS[word](value, limit):
+            return False
+    return True
+
+
+def check_properties(
+    rule: Rule, value: dict[str, Any], place: str
+) -> Iterator[Problem]:
+    """Yield the problems inside an object."""
+    prefix = f"{place}." if place else ""
+    properties = rule.get("properties", {})
+    for name, property_rule in properties.items():
+        if name in value:
+            yield from check(property_rule, value[name], prefix + name)
+        elif name in rule.get("required", ()):
+            yield prefix + name, f"{label(name)} is required"
+    if rule.get("additionalProperties", True):
+        return
+    for name in value:
+        if name not in properties:
+            yield prefix + name, unknown_name(name, properties)
+
+
+def unknown_name(name: str, allowed: Iterable[str]) -> str:
+    """The sentence for a name that nobody has declared."""
+    return f"{name} is not known here; allowed are {', '.join(allowed)}"
 
 
 def label(place: str) -> str:
-    """A place as a sentence begins with it: `items[0].item_id` is "Item id", `API_PREFIX` stays as it is."""
+    """A place as a sentence begins with it: `items[0].item_id` becomes "Item id".
+
+    Names in capitals, as settings have, stay as they are.
+    """
     name = place.rpartition(".")[2]
-    words = name if name.isupper() else name.replace("_", " ").strip()
+    if name.isupper():
+        return name
+    words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
 
 
-def check(schema: Schema, value: Any, place: str = "") -> Iterator[Finding]:
-    """Find in the schema's order what breaks it, or does so unless a claim can be granted."""
-    if value is None and "null" in schema.get("type", "null"):
-        return
-    if not all(KEYWORDS[word](value, wanted) for word, wanted in schema.items() if word in KEYWORDS):
-        yield place, f"{label(place)} must be {schema['description']}", None
-    elif isinstance(value, dict):
-        yield from check_properties(schema, value, place and f"{place}.")
-    elif isinstance(value, list | tuple) and "items" in schema:
-        for index, element in enumerate(value):
-            yield from check(schema["items"], element, f"{place}[{index}]")
-    elif of := schema.get("x-unique"):
-        yield place, f"{label(place)} {value} is taken", Claim(False, of, value)
-    elif of := schema.get("x-references"):
-        yield place, f"{label(place)} must be the id of one of the {of}", Claim(True, of, value)
+def read_text(rule: Rule, text: str) -> Any:
+    """Read the value that a text spells, as a query string or a setting has only texts.
 
-
-def check_properties(schema: Schema, value: Mapping[str, Any], prefix: str) -> Iterator[Finding]:
-    """The part of `check` for an object."""
-    rules = schema.get("properties", {})
-    for name in rules:
-        if name in value:
-            yield from check(rules[name], value[name], prefix + name)
-        elif name in schema.get("required", ()):
-            yield prefix + name, f"{label(name)} is required", None
-    for name in value if "additionalProperties" in schema else ():
-        if name not in rules:
-            yield prefix + name, f"{name} is not known here; allowed are {', '.join(rules)}", None
-
-
-def require(findings: Iterable[Finding], ids: Callable[[str], Container[str]] = lambda of: ()) -> None:
-    """Raise InvalidError with the first 100 problems, if any. `ids` gives those of a resource."""
-    problems: dict[str, str] = {}
-    seen: set[Claim | None] = set()
-    for place, sentence, claim in findings:
-        if not claim or (claim.value not in ids(claim.of) if claim.refers else claim in seen):
-            problems[place] = sentence
-        seen.add(claim)
-        if len(problems) == 100:
-            break
-    if problems:
-        raise InvalidError(problems)
-
-
-def read(schema: Schema, text: str) -> int | str:
-    """The integer that a text spells where the schema asks for one; otherwise the text."""
-    if schema.get("type") == "integer" and re.fullmatch("-?[0-9]{1,1000}", text):
+    A text that spells no value of the rule's type is returned as it is, for `check` to
+    refuse.
+    """
+    types = types_of(rule)
+    if text == "" and "null" in types:
+        return None
+    if "integer" in types and re.fullmatch("-?[0-9]{1,1000}", text):
         return int(text)
+    if "number" in types and re.fullmatch(r"-?[0-9]{1,300}(\.[0-9]+)?", text):
+        return float(text)
+    if "boolean" in types and text in ("true", "false"):
+        return text == "true"
     return text
 
 
+# ----------------------------------------------------------------------
 # Records
+#
+# A record is a frozen dataclass: it never changes, so any thread may keep one and read
+# it whenever it likes. A change makes a new record. The rule of a field stands in the
+# field's metadata, a place that dataclasses offer and do not use themselves.
+# ----------------------------------------------------------------------
+
+READ_ONLY = {
+    "readOnly": True
+}  # given by the store, and ignored where a client sends it
+
+
+class Reference(NamedTuple):
+    """The row that a record names: the name of its resource, and its id."""
+
+    resource: str
+    id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What every record has. The times are UTC; `updated_at` is None until a change."""
+
+    # Fields of which no two records of a resource have the same value, besides the id.
+    unique_fields: ClassVar[tuple[str, ...]] = ()
+
+    id: str = field(metadata={**ROW_ID, **READ_ONLY})
+    created_at: str = field(metadata={**TIMESTAMP, **READ_ONLY})
+    updated_at: str | None = field(
+        default=None, metadata={**nullable(TIMESTAMP), **READ_ONLY}
+    )
+
+    def unique_values(self) -> list[tuple[str, Any]]:
+        """The names and the values of the unique fields."""
+        return [(name, getattr(self, name)) for name in self.unique_fields]
+
+    def references(self) -> dict[str, Reference]:
+        """The rows that must exist as long as this record does, by the naming place."""
+        return {}
 
 
 class ItemStatus(StrEnum):
@@ -184,394 +404,917 @@ class ItemStatus(StrEnum):
     COMPLETED = "completed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """What the store itself gives to each row."""
-
-    id: str = field(metadata=ID | {"readOnly": True, "x-unique": True, "x-natural": True})
-    created_at: str = field(metadata=TIME | {"readOnly": True})
-    updated_at: str | None = field(default=None, metadata=TIME | {
-        "readOnly": True, "type": ["string", "null"]})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Item(Record):
     """Something in stock."""
 
-    name: str = field(metadata=NAME(maxLength=255))
-    description: str = field(default="", metadata=TEXT(maxLength=10_000))
-    status: ItemStatus = field(default=ItemStatus.PENDING, metadata=ONE_OF(enum=list(ItemStatus)))
-    quantity: int = field(default=0, metadata=WHOLE())
+    name: str = field(metadata=name_rule(255))
+    description: str = field(default="", metadata=text_rule(10_000))
+    status: ItemStatus = field(
+        default=ItemStatus.PENDING, metadata=choice_rule(ItemStatus)
+    )
+    quantity: int = field(default=0, metadata=integer_rule(minimum=0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+# A line may name an item and say how many. What else it holds is the client's own.
+ORDER_LINE = make_rule(
+    "object",
+    "an object",
+    properties={"item_id": STRING, "quantity": integer_rule(minimum=1)},
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Order(Record):
-    """What somebody ordered; a line may name an item and say how many, and hold anything else."""
+    """What somebody has ordered, line by line."""
 
-    internal_number: str = field(metadata=NAME(maxLength=50) | {"x-unique": True})
-    status: str = field(default="pending", metadata=NAME(maxLength=50))
-    items: tuple[dict[str, Any], ...] = field(default=(), metadata=rule(
-        "array", "an array of at most {maxItems} elements", maxItems=1000, items=rule(
-            "object", "an object", properties={
-                "item_id": STRING | {"x-references": "items"}, "quantity": WHOLE(minimum=1)})))
+    unique_fields = ("internal_number",)
+
+    internal_number: str = field(metadata=name_rule(50))
+    status: str = field(default="pending", metadata=name_rule(50))
+    items: tuple[dict[str, Any], ...] = field(
+        default=(), metadata=array_rule(ORDER_LINE, max_items=1000)
+    )
+
+    def references(self) -> dict[str, Reference]:
+        """The items that the lines name."""
+        named_items = {}
+        for index, line in enumerate(self.items):
+            if "item_id" in line:
+                named_items[f"items[{index}].item_id"] = Reference(
+                    "items", line["item_id"]
+                )
+        return named_items
 
 
+# ----------------------------------------------------------------------
+# Filters
+#
+# `quantity_gte=5` filters a list by the field `quantity` and the operator `_gte`. The
+# table of operators says how each of them compares, and which values it takes.
+# ----------------------------------------------------------------------
+
+
+class Operator(NamedTuple):
+    """How a filter compares the value of a row with a wanted one."""
+
+    holds: Callable[[Any, Any], bool]  # given the value of a row, and the wanted one
+    # Given a field's rule, the rule for one wanted value; None if the field is not to
+    # have this operator.
+    value_rule: Callable[[Rule], Rule | None]
+    # Whether it looks for what comes before or after: then it passes over null.
+    ordered: bool = False
+    # What to do with a filter that is given several times: hand all the wanted values
+    # to `holds` as a list, or ask for each of them in turn, so that all must hold.
+    takes_list: bool = False
+
+
+def same_type(rule: Rule) -> Rule | None:
+    """Values like those of the field itself. An empty text stands for null."""
+    value_rule = comparable_type(rule)
+    if value_rule is None and "boolean" in types_of(rule):
+        value_rule = BOOLEAN
+    if value_rule is not None and "null" in types_of(rule):
+        return nullable(value_rule)
+    return value_rule
+
+
+def comparable_type(rule: Rule) -> Rule | None:
+    """Values like those of the field, if one can come before another."""
+    if "enum" in rule:
+        return choice_rule(rule["enum"])
+    for value_rule in (STRING, INTEGER, NUMBER):
+        if value_rule["type"] in types_of(rule):
+            return value_rule
+    return None
+
+
+def text_only(rule: Rule) -> Rule | None:
+    """Any text, if the field holds strings."""
+    if "string" in types_of(rule):
+        return STRING
+    return None
+
+
+def contains_text(value: str | None, text: str) -> bool:
+    """Whether a text is part of a value, ignoring case."""
+    return value is not None and text.casefold() in value.casefold()
+
+
+OPERATORS = {
+    "": Operator(is_one_of, same_type, takes_list=True),
+    "_ne": Operator(operator.ne, same_type),
+    "_gt": Operator(operator.gt, comparable_type, ordered=True),
+    "_gte": Operator(operator.ge, comparable_type, ordered=True),
+    "_lt": Operator(operator.lt, comparable_type, ordered=True),
+    "_lte": Operator(operator.le, comparable_type, ordered=True),
+    "_like": Operator(contains_text, text_only),
+}
+
+
+class Filter(NamedTuple):
+    """A field and an operator on it."""
+
+    field: str
+    operator: Operator
+
+
+# ----------------------------------------------------------------------
 # Resources
+#
+# A resource is a named collection of records of one class. All that the service must
+# know about it follows from the fields of that class: register another class at the end
+# of this section, and the service has its routes, lists, checks and description.
+# ----------------------------------------------------------------------
 
-IGNORED: Schema = {"description": "ignored, so that a row can be sent back as it came"}
-ENCODERS: dict[type, Callable[[Any], str]] = {  # the rest is left to json.dumps
-    str: encode_basestring_ascii, ItemStatus: encode_basestring_ascii, int: repr, NoneType: lambda _: "null"}
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {  # of a list's filters, by what follows the field's name
-    "": lambda value, several: value in several, "_ne": ne, "_gt": gt, "_gte": ge, "_lt": lt, "_lte": le,
-    "_like": contains}
+IGNORED: Rule = {"description": "ignored, so that a row can be sent back as it came"}
 
 
 class Resource:
-    """What follows from a dataclass of records: the schemas of what comes and goes, and a row's JSON."""
+    """A resource's name and record class, and what follows from its fields."""
 
-    def __init__(self, name: str, model: type[Record]) -> None:
-        self.name, self.model, self.title = name, model, model.__name__
-        columns = sorted(fields(model), key=lambda each: each.name in ("created_at", "updated_at"))
-        rules = self.rules = {each.name: dict(each.metadata) for each in columns}
-        for column in rules:
-            if "x-unique" in rules[column]:
-                rules[column]["x-unique"] = f"{name}.{column}"
-        self.writable = [column for column in rules if "readOnly" not in rules[column]]
-        self.texts = [column for column in self.writable if rules[column]["type"] == "string"]
-        self.claiming = [column for column in self.writable if "x-" in repr(rules[column])]  # or in its items
-        self.defaults = {each.name: each.default for each in columns if each.default is not MISSING}
+    def __init__(self, name: str, record_class: type[Record]) -> None:
+        self.name = name
+        self.record_class = record_class
+        self.title = record_class.__name__
+        self.rules: dict[str, Rule] = {}  # by field, in the order that a row shows
+        self.defaults: dict[str, Any] = {}
+        self.converters: dict[str, Callable[[Any], Any]] = {}
+        self.writable: list[str] = []
+        for column in columns_of(record_class):
+            self._add(column)
+        self.searchable = [name for name in self.writable if self._is_text(name)]
+        self.filters = make_filters(self.rules)
+        self.parameters = make_parameters(self.rules, self.filters)
+        self._make_schemas()
 
-        sent = {column: rules[column] if column in self.writable else IGNORED for column in rules}
-        needed = [column for column in self.writable if column not in self.defaults]
-        self.row, self.new, self.change = closed(rules, rules), closed(sent, needed), closed(sent)
-        self.state = closed({column: each if column in self.writable else each | {"type": ["string", "null"]}
-                             for column, each in rules.items()}, needed)
-        self.filters = {
-            column + suffix: (column, suffix) for column, each in rules.items() for suffix in OPERATORS
-            if each["type"] != "array" and not ("integer" in each["type"] and suffix == "_like")}
-        self.query = closed(query_rules(self))
+    def _add(self, column: Field[Any]) -> None:
+        rule = dict(column.metadata)
+        verify(rule)
+        self.rules[column.name] = rule
+        if "readOnly" not in rule:
+            self.writable.append(column.name)
+        if column.default is not MISSING:
+            self.defaults[column.name] = column.default
+        # JSON has neither enums nor tuples; a frozen record has no lists.
+        if "enum" in rule:
+            self.converters[column.name] = column.type  # type: ignore[assignment]
+        elif rule["type"] == "array":
+            self.converters[column.name] = tuple
 
-        self._types: dict[str, Any] = {
-            each.name: each.type for each in columns if {"enum", "items"} & each.metadata.keys()}
-        self._template = "{" + ", ".join(f'"{column}": %s' for column in rules) + "}\n"
-        self._values = attrgetter(*rules)
+    def _is_text(self, name: str) -> bool:
+        return "string" in types_of(self.rules[name])
+
+    def _make_schemas(self) -> None:
+        """Make the rules for a whole row: as it is answered, and as it is sent."""
+        sent: dict[str, Rule] = {}
+        kept: dict[str, Rule] = {}
+        required = []
+        for name, rule in self.rules.items():
+            if name in self.writable:
+                sent[name] = kept[name] = rule
+                if name not in self.defaults:
+                    required.append(name)
+            else:
+                sent[name] = IGNORED
+                kept[name] = rule if "null" in types_of(rule) else nullable(rule)
+        self.row_schema = object_rule(self.rules, required=self.rules)
+        self.create_schema = object_rule(sent, required)
+        self.change_schema = object_rule(sent)
+        self.state_schema = object_rule(kept, required)
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a checked body that a client may write, in the types of the record."""
-        return {name: self._types[name](body[name]) if name in self._types else body[name]
-                for name in self.writable if name in body}
+        """The writable fields of a checked body, as the record class holds them."""
+        values = {}
+        for name in self.writable:
+            if name in body:
+                convert = self.converters.get(name)
+                values[name] = convert(body[name]) if convert else body[name]
+        return values
 
-    def claims(self, record: Record) -> set[Claim]:
-        """What a record takes for itself, and what it refers to."""
-        return {claim for name in self.claiming
-                for _, _, claim in check(self.rules[name], getattr(record, name)) if claim}
-
-    def json(self, record: Record) -> bytes:
-        """A record as a line of JSON, field by field: in less than half the time of `json.dumps`."""
-        texts = [ENCODERS.get(type(value), json.dumps)(value) for value in self._values(record)]
-        return (self._template % tuple(texts)).encode()
-
-
-def query_rules(resource: Resource) -> dict[str, Schema]:
-    """The schemas of a list's parameters. A filter takes what the field's type has, or a text to look for."""
-    rules = {name: INTEGER if "integer" in resource.rules[column]["type"] else
-             resource.rules[column] if "enum" in resource.rules[column] and suffix != "_like" else STRING
-             for name, (column, suffix) in resource.filters.items()}
-    names = dict.fromkeys(column for column, _ in resource.filters.values())
-    one = f"-?({'|'.join(names)})"
-    return rules | {
-        "q": STRING,
-        "sort": rule("string", f"a comma-separated list of {', '.join(names)}, with - before one to descend",
-                     pattern=f"^{one}(,{one})*$"),
-        "page": rule("integer", "an integer of at least {minimum}", minimum=1),
-        "per_page": WHOLE(minimum=1, maximum=1000)}
+    def to_json(self, record: Record) -> bytes:
+        """A record as JSON, with its fields in the order of `rules`."""
+        values = {name: getattr(record, name) for name in self.rules}
+        return json.dumps(values).encode()
 
 
-RESOURCES = {each.name: each for each in (Resource("items", Item), Resource("orders", Order))}
-STATE = closed({name: rule("array", "an array", items=each.state) for name, each in RESOURCES.items()})
+def columns_of(record_class: type[Record]) -> list[Field[Any]]:
+    """The fields of a record class; the times, which it inherits, come last."""
+    columns = []
+    times = []
+    for column in fields(record_class):
+        if column.name in ("created_at", "updated_at"):
+            times.append(column)
+        else:
+            columns.append(column)
+    return columns + times
 
-# Rows and lists
 
-versions = count(time.time_ns() // 1000)  # microseconds: above all that an earlier process can have counted
+def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
+    """All filters of a list, by the name of the query parameter."""
+    filters = {}
+    for name, rule in rules.items():
+        for suffix, each_operator in OPERATORS.items():
+            if each_operator.value_rule(rule) is not None:
+                filters[name + suffix] = Filter(name, each_operator)
+    return filters
 
 
-@dataclass(frozen=True, slots=True)
+def make_parameters(
+    rules: Mapping[str, Rule], filters: Mapping[str, Filter]
+) -> dict[str, Rule]:
+    """The rules of a list's query parameters.
+
+    A parameter that may be given several times is an array. Of the others the last
+    one counts.
+    """
+    sortable = [name for name in rules if name in filters]
+    one_of_them = f"-?({'|'.join(sortable)})"
+    parameters = {
+        "sort": make_rule(
+            "string",
+            f"a comma-separated list of {', '.join(sortable)}; - before one descends",
+            pattern=f"^{one_of_them}(,{one_of_them})*$",
+        ),
+        "page": make_rule("integer", "an integer of at least 1", minimum=1),
+        "per_page": integer_rule(1, 1000),
+        "q": array_rule(STRING),
+    }
+    for name, each_filter in filters.items():
+        value_rule = each_filter.operator.value_rule(rules[each_filter.field])
+        if value_rule is not None:
+            parameters[name] = array_rule(value_rule)
+    return parameters
+
+
+RESOURCES: dict[str, Resource] = {}
+
+
+def register(name: str, record_class: type[Record]) -> None:
+    """Make the service offer the records of a class under a name."""
+    RESOURCES[name] = Resource(name, record_class)
+
+
+register("items", Item)
+register("orders", Order)
+
+# ----------------------------------------------------------------------
+# Rows and tables
+#
+# A row is a record as it is stored, a table has the rows of one resource. Rows do not
+# change: a table puts a new row in the place of the old one. So a row that was read
+# under the store's lock can be used after it without a copy.
+#
+# Each row and each table has a version, a number that nothing else ever has. Versions
+# count up from the microsecond in which the process began, which is more than an
+# earlier process can have reached. Taking the next one needs no lock, as `next` on a
+# `count` is a single step.
+# ----------------------------------------------------------------------
+
+versions = count(time.time_ns() // 1000)
+
+
+@dataclass(frozen=True)
 class Row:
-    """A record as it is stored, with its JSON. Its version is that of no other content, in any store."""
+    """A record, its version, and its JSON, which is made once, when it is written."""
 
     record: Record
     version: int
     json: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A table's rows at one moment, oldest first, with a version like a row's, and lists made of them."""
+class Table:
+    """The rows of one resource by id, oldest first. It has no lock of its own."""
 
-    rows: tuple[Row, ...]
-    version: int
-    lists: dict[Any, Any] = field(default_factory=dict)  # they go with the snapshot, so none is ever stale
+    def __init__(self, resource: Resource) -> None:
+        self.resource = resource
+        self.rows: dict[str, Row] = {}
+        self.next_number = 1  # the id of the next new row
+        self.version = next(versions)
+        # Two indexes, so that a write need not look at every row: which row has a
+        # unique value, and how often the rows of this table name another row.
+        self.owners: dict[tuple[str, Any], str] = {}
+        self.naming: Counter[Reference] = Counter()
 
+    def copy(self) -> "Table":
+        """Another table with the same rows."""
+        table = Table(self.resource)
+        table.rows = self.rows.copy()
+        table.next_number = self.next_number
+        table.version = self.version
+        table.owners = self.owners.copy()
+        table.naming = self.naming.copy()
+        return table
 
-def key_of(schema: Schema, suffix: str = "", get: Callable[..., Any] = lambda v: v) -> Callable[..., Any]:
-    """What to compare by: ids by length first, so 2 before 10; null before all; `_like` without case."""
-    if suffix == "_like":
-        return lambda each: get(each).casefold()
-    if "x-natural" in schema:
-        return lambda each: (len(get(each)), get(each))
-    if "null" in schema["type"]:  # which a query spells as nothing
-        return lambda each: (False,) if get(each) in (None, "") else (True, get(each))
-    return get
-
-
-def select(resource: Resource, rows: Sequence[Row], query: Mapping[str, Any]) -> Sequence[Row]:
-    """The rows that a query (see `resource.query`) asks for, in its order."""
-    for name in query.keys() & resource.filters:
-        column, suffix = resource.filters[name]
-        schema, get, holds = resource.rules[column], attrgetter(f"record.{column}"), OPERATORS[suffix]
-        if suffix not in ("", "_ne"):  # only these two know null
-            rows = [row for row in rows if get(row) is not None]
-        key, wanted = key_of(schema, suffix, get), list(map(key_of(schema, suffix), query[name]))
-        for each in wanted if suffix else [wanted]:
-            rows = [row for row in rows if holds(key(row), each)]
-    for part in map(str.casefold, query.get("q", ())):
-        rows = [row for row in rows
-                if any(part in getattr(row.record, name).casefold() for name in resource.texts)]
-    for name in reversed(query["sort"].split(",") if "sort" in query else ()):
-        column = name.lstrip("-")
-        key = key_of(resource.rules[column], get=attrgetter(f"record.{column}"))
-        rows = sorted(rows, key=key, reverse=name.startswith("-"))
-    return rows
-
-
-# The store
-
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-STATUS = WHOLE(minimum=400, maximum=599)
-DELAY = WHOLE(maximum=30_000)
-OR_NULL = partial(rule, ["integer", "null"], "an integer from {minimum} to {maximum}, or null")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What awaits the next `times` requests that fit (None: all of them): `status`, after `delay` ms."""
-
-    method: str = field(default="*", metadata=ONE_OF(enum=["*", *METHODS]))
-    path: str = field(metadata=rule("string", "a pattern such as /items/* or *, of 1000 characters at most",
-                                    pattern=r"^[/*?\[][\s\S]{0,999}$"))
-    status: int | None = field(default=503, metadata=OR_NULL(minimum=400, maximum=599))
-    delay: int = field(default=0, metadata=DELAY)
-    times: int | None = field(default=1, metadata=OR_NULL(minimum=1, maximum=2**53 - 1))
-    after: bool = field(default=False, metadata=rule("boolean", "true or false"))
-
-    def __post_init__(self) -> None:
-        if self.after and self.status is None:
-            raise InvalidError({"after": "After must be false where status is null"})
-
-
-FAULT = closed({each.name: each.metadata for each in fields(Fault)}, ["path"])
-
-
-@dataclass
-class Tables:
-    """The rows of each resource, oldest first, and what is kept beside them so that no write scans them."""
-
-    rows: dict[str, dict[str, Row]] = field(default_factory=lambda: {name: {} for name in RESOURCES})
-    holders: dict[Claim, dict[tuple[str, str], None]] = field(default_factory=dict)  # by resource and id
-    numbers: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RESOURCES, 1))  # the next new ids
-    snapshots: dict[str, Snapshot] = field(default_factory=dict)  # of tables that have not changed since
-
-    def copy(self) -> "Tables":
-        """Tables that change by themselves. The rows, which never change, are shared."""
-        rows = {name: table.copy() for name, table in self.rows.items()}
-        holders = {claim: each.copy() for claim, each in self.holders.items()}
-        return Tables(rows, holders, self.numbers.copy(), self.snapshots.copy())
-
-    def put(self, name: str, record: Record) -> Row:
-        """Add a record as the newest row, or in the place of the row with its id."""
-        row = Row(record, next(versions), RESOURCES[name].json(record))
-        self._release(name, record.id)
-        self.rows[name][record.id] = row
-        for claim in RESOURCES[name].claims(record):
-            self.holders.setdefault(claim, {})[name, record.id] = None
-        if record.id == str(self.numbers[name]):
-            self.numbers[name] += 1
+    def put(self, record: Record) -> Row:
+        """Add a record, or put it in the place of the one with its id."""
+        if record.id in self.rows:
+            self._leave_indexes(self.rows[record.id].record)
+        row = Row(record, next(versions), self.resource.to_json(record))
+        self.rows[record.id] = row
+        self._enter_indexes(record)
+        self.version = next(versions)
         return row
 
-    def remove(self, name: str, id: str) -> None:
-        """Take a row out."""
-        self._release(name, id)
-        del self.rows[name][id]
+    def remove(self, id: str) -> None:
+        """Take a row away."""
+        self._leave_indexes(self.rows[id].record)
+        del self.rows[id]
+        self.version = next(versions)
 
-    def _release(self, name: str, id: str) -> None:
-        """Forget what a change makes old: the snapshot, and the claims of the row that is to go, if any."""
-        self.snapshots.pop(name, None)
-        if row := self.rows[name].get(id):
-            for claim in RESOURCES[name].claims(row.record):
-                del self.holders[claim][name, id]
-                if not self.holders[claim]:
-                    del self.holders[claim]
+    def _enter_indexes(self, record: Record) -> None:
+        for unique_value in record.unique_values():
+            self.owners[unique_value] = record.id
+        for reference in record.references().values():
+            self.naming[reference] += 1
 
-    def snapshot(self, name: str) -> Snapshot:
-        """The rows of a table as they are now."""
-        if name not in self.snapshots:
-            self.snapshots[name] = Snapshot(tuple(self.rows[name].values()), next(versions))
-        return self.snapshots[name]
-
-    def free_id(self, name: str) -> str:
-        """The id for a new row."""
-        while str(self.numbers[name]) in self.rows[name]:
-            self.numbers[name] += 1
-        return str(self.numbers[name])
+    def _leave_indexes(self, record: Record) -> None:
+        for unique_value in record.unique_values():
+            del self.owners[unique_value]
+        for reference in record.references().values():
+            self.naming[reference] -= 1
 
 
-def tables_of(state: Mapping[str, Any], now: str) -> Tables:
-    """Tables with the rows of a whole state, with ids and times where it has none.
+Tables = dict[str, Table]  # by the name of the resource
 
-    Raises InvalidError with every problem by its place, such as `orders[0].items[2].item_id`.
-    """
-    tables, ids = Tables(), dict[str, dict[str, None]]()
-    for name in RESOURCES:
-        tables.numbers[name], ids[name] = numbered(state.get(name))
-    require(check(STATE, state), ids.__getitem__)
+
+def make_tables(records: Mapping[str, Iterable[Record]]) -> Tables:
+    """Tables of the given records; both are by the name of the resource."""
+    tables = {}
     for name, resource in RESOURCES.items():
-        for id, row in zip(ids[name], state.get(name, ()), strict=True):
-            tables.put(name, resource.model(id=id, created_at=row.get("created_at") or now,
-                                            updated_at=row.get("updated_at"), **resource.values(row)))
+        table = Table(resource)
+        for record in records.get(name, ()):
+            table.put(record)
+        table.next_number = number_after(table.rows)
+        tables[name] = table
     return tables
 
 
-def numbered(rows: Any) -> tuple[int, dict[str, None]]:
-    """The ids of rows that nobody has checked yet, numbers where they have none, and the first of these."""
-    given = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    taken = {id for id in given if isinstance(id, str)}
-    first = 1 + max((int(id) for id in taken if re.fullmatch("[0-9]{1,15}", id)), default=0)
-    free = (id for id in map(str, count(first)) if id not in taken)
-    return first, {next(free) if id is None else str(id): None for id in given}
+def number_after(ids: Iterable[str]) -> int:
+    """One more than the largest id that is all digits, or 1."""
+    largest = 0
+    for id in ids:
+        if id.isdecimal():
+            largest = max(largest, int(id))
+    return largest + 1
 
 
-Expected = Container[str] | None  # versions of which a row must have one; None for any
+# ----------------------------------------------------------------------
+# Whole states
+#
+# A state has all rows of all resources, as `{"items": [...], "orders": [...]}`. Each of
+# its rows is checked by itself first, and then what ties the rows to each other.
+# ----------------------------------------------------------------------
+
+
+def state_rule() -> Rule:
+    """The rule for a whole state."""
+    arrays = {}
+    for name, resource in RESOURCES.items():
+        arrays[name] = array_rule(resource.state_schema)
+    return object_rule(arrays)
+
+
+def read_state(state: Mapping[str, Any], now: str) -> Tables:
+    """Tables with the rows of a state; a missing id or creation time is filled in.
+
+    Raises InvalidError with problems by place, such as `orders[0].items[2].item_id`.
+    """
+    refuse(check(state_rule(), state))
+    records = {}
+    for name, resource in RESOURCES.items():
+        records[name] = read_records(resource, state.get(name, []), now)
+    refuse(check_ties(records))
+    return make_tables(records)
+
+
+def read_records(
+    resource: Resource, rows: list[dict[str, Any]], now: str
+) -> list[Record]:
+    """The records of a state's checked rows."""
+    given_ids = [row["id"] for row in rows if row.get("id") is not None]
+    next_number = number_after(given_ids)
+    records = []
+    for row in rows:
+        id = row.get("id")
+        if id is None:
+            id = str(next_number)
+            next_number += 1
+        record = resource.record_class(
+            id=id,
+            created_at=row.get("created_at") or now,
+            updated_at=row.get("updated_at"),
+            **resource.values(row),
+        )
+        records.append(record)
+    return records
+
+
+def check_ties(records: Mapping[str, list[Record]]) -> Iterator[Problem]:
+    """Yield what is wrong between records: values used twice, and names of no row."""
+    ids = {}
+    for name, named_records in records.items():
+        ids[name] = {record.id for record in named_records}
+    for resource_name, named_records in records.items():
+        taken = set()
+        for index, record in enumerate(named_records):
+            place = f"{resource_name}[{index}]"
+            for unique_value in [("id", record.id), *record.unique_values()]:
+                name, value = unique_value
+                if unique_value in taken:
+                    yield f"{place}.{name}", taken_sentence(name, value)
+                taken.add(unique_value)
+            for naming_place, reference in record.references().items():
+                if reference.id not in ids[reference.resource]:
+                    yield (
+                        f"{place}.{naming_place}",
+                        missing_sentence(naming_place, reference),
+                    )
+
+
+def taken_sentence(name: str, value: Any) -> str:
+    """What is said of a value in a unique field that another row has."""
+    return f"{label(name)} {value} is taken"
+
+
+def missing_sentence(place: str, reference: Reference) -> str:
+    """What is said of a reference to a row that does not exist."""
+    return f"{label(place)} must be the id of one of the {reference.resource}"
+
+
+# ----------------------------------------------------------------------
+# Lists
+#
+# A list is made in steps that take rows and give rows: filters, searches, and a sort.
+# ----------------------------------------------------------------------
+
+
+def select(
+    resource: Resource, rows: Iterable[Row], query: Mapping[str, Any]
+) -> list[Row]:
+    """The rows that a query asks for, in the order for which it asks.
+
+    `query` has checked values by the names in `resource.parameters`.
+    """
+    selected = list(rows)
+    for name, each_filter in resource.filters.items():
+        if name in query:
+            selected = apply_filter(each_filter, selected, query[name])
+    for text in query.get("q", []):
+        selected = search(selected, resource.searchable, text)
+    if "sort" in query:
+        # Sorting keeps the order of rows that compare equal. So the rows are sorted by
+        # the least important field first.
+        for name in reversed(query["sort"].split(",")):
+            key = sort_key(resource, name.removeprefix("-"))
+            selected.sort(key=key, reverse=name.startswith("-"))
+    return selected
+
+
+def apply_filter(each_filter: Filter, rows: list[Row], values: list[Any]) -> list[Row]:
+    """The rows that pass a filter which was given with these values."""
+    get_value: Callable[[Row], Any] = attrgetter(f"record.{each_filter.field}")
+    holds = each_filter.operator.holds
+    if each_filter.operator.takes_list:
+        return [row for row in rows if holds(get_value(row), values)]
+    if each_filter.operator.ordered and each_filter.field == "id":
+        get_value = id_sort_key
+        values = [natural_order(value) for value in values]
+    elif each_filter.operator.ordered:
+        rows = [row for row in rows if get_value(row) is not None]
+    for value in values:
+        rows = [row for row in rows if holds(get_value(row), value)]
+    return rows
+
+
+def natural_order(id: str) -> tuple[int, str]:
+    """What ids are compared by: the length first, so that 2 comes before 10."""
+    return len(id), id
+
+
+def id_sort_key(row: Row) -> tuple[int, str]:
+    return natural_order(row.record.id)
+
+
+def search(rows: list[Row], names: list[str], text: str) -> list[Row]:
+    """The rows that contain a text in any of the named fields, ignoring case."""
+    found = []
+    for row in rows:
+        for name in names:
+            if contains_text(getattr(row.record, name), text):
+                found.append(row)
+                break
+    return found
+
+
+def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
+    """What rows are compared by if they are sorted by a field. Null comes first."""
+    get_value = attrgetter(f"record.{name}")
+
+    def null_first(row: Row) -> tuple[bool, Any]:
+        value = get_value(row)
+        return value is not None, value
+
+    if name == "id":
+        return id_sort_key
+    if "null" in types_of(resource.rules[name]):
+        return null_first
+    return get_value
+
+
+# ----------------------------------------------------------------------
+# The store
+#
+# A store has the tables of one session, and the one lock that guards them. Data is
+# checked by its rules before the lock is taken; what needs a look at other rows is
+# checked under it.
+# ----------------------------------------------------------------------
+
+
+class Clock:
+    """The time that new timestamps get. It runs until it is frozen at a moment.
+
+    It needs no lock: to read or to set its one attribute is a single step.
+    """
+
+    def __init__(self) -> None:
+        self.frozen_at: str | None = None
+
+    def now(self) -> str:
+        """The time in UTC."""
+        return self.frozen_at or timestamp(datetime.now(UTC))
+
+    def reading(self) -> dict[str, Any]:
+        """The time, and whether the clock is frozen, as a JSON object."""
+        frozen_at = self.frozen_at
+        return {"now": frozen_at or self.now(), "frozen": frozen_at is not None}
+
+
+class Snapshot(NamedTuple):
+    """The rows of a table at one moment, and the table's version at that moment."""
+
+    rows: list[Row]
+    version: int
 
 
 class Store:
-    """The rows, clock, faults and journal of one session. Every method may be called from any thread.
+    """The rows of one session. Every method may be called from any thread."""
 
-    What leaves the lock is nobody's to spoil: a `Row` never changes, a change puts another in its place.
-    """
-
-    def __init__(self, seed: Tables) -> None:
-        # The lock policy: whoever reads or changes the tables holds this lock, from the first look
-        # to the last change, or another thread changes in between what was looked at.
-        # It is one for all tables because a rule may span two: an item that an order names stays.
-        # Nothing slow happens under it: bodies are checked before, lists are made after.
+    def __init__(self, seed: Tables, clock: Clock) -> None:
+        self._clock = clock
+        # Whoever reads or changes the tables of this store holds this lock, from the
+        # first look to the last change, so that what was looked at is still true when
+        # the change is made. There is one lock for all tables because a rule may span
+        # two of them: an item that an order names must not be deleted. Nothing slow is
+        # done under it: bodies are checked before, and lists are made after.
         self._lock = Lock()
-        self._seed = self._tables = seed
-        # From outside these are only set, appended to or read as a whole, each of which is one step.
-        self.faults: list[Fault] = []
-        self.frozen: str | None = None  # the time at which the clock stands
-        self.journal: deque[dict[str, Any]] = deque(maxlen=500)
+        self._tables = dict(seed)
+        # All sessions begin with the same tables, those of the seed. They are never
+        # changed, so that they can be read under different locks. Before the first
+        # change to one, a store puts a copy in its place.
+        self._shared = set(seed)
 
-    def get(self, name: str, id: str) -> Row:
+    def get(self, resource: Resource, id: str) -> Row:
         """One row. Raises NotFoundError."""
         with self._lock:
-            return self._find(name, id)
+            return self._find(resource, id)
 
-    def state(self, *names: str) -> dict[str, Snapshot]:
-        """The tables with these names, or all of them, at one moment."""
+    def snapshot(self, resource: Resource) -> Snapshot:
+        """The rows of a resource, oldest first."""
         with self._lock:
-            return {name: self._tables.snapshot(name) for name in names or RESOURCES}
+            table = self._tables[resource.name]
+            return Snapshot(list(table.rows.values()), table.version)
 
-    def create(self, name: str, body: Mapping[str, Any]) -> Row:
+    def state(self) -> dict[str, list[Row]]:
+        """All rows of all resources at one moment, by the name of the resource."""
+        with self._lock:
+            state = {}
+            for name, table in self._tables.items():
+                state[name] = list(table.rows.values())
+            return state
+
+    def count_rows(self) -> dict[str, int]:
+        """How many rows each resource has."""
+        with self._lock:
+            return {name: len(table.rows) for name, table in self._tables.items()}
+
+    def create(self, resource: Resource, body: Mapping[str, Any]) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
-        findings = list(check(RESOURCES[name].new, body))
+        refuse(check(resource.create_schema, body))
+        values = resource.values(body)
         with self._lock:
-            self._settle(findings)
-            tables = self._own()
-            return tables.put(name, RESOURCES[name].model(
-                id=tables.free_id(name), created_at=self.now(), **RESOURCES[name].values(body)))
+            number = self._tables[resource.name].next_number
+            record = resource.record_class(
+                id=str(number), created_at=self._clock.now(), **values
+            )
+            self._check_ties(resource, record)
+            table = self._table_to_change(resource)
+            table.next_number = (
+                number + 1
+            )  # so that the id of a deleted row never returns
+            return table.put(record)
 
-    def update(self, name: str, id: str, body: Mapping[str, Any], expected: Expected = None) -> Row:
-        """Merge fields into a row. Raises NotFoundError, StaleError, InvalidError, ConflictError."""
-        findings = list(check(RESOURCES[name].change, body))
+    def update(
+        self,
+        resource: Resource,
+        id: str,
+        body: Mapping[str, Any],
+        expected: Container[str] | None = None,
+    ) -> Row:
+        """Merge fields into a row; `expected` is as in `delete`.
+
+        Raises NotFoundError, StaleError, InvalidError, ConflictError: the first of them
+        that applies.
+        """
+        problems = list(check(resource.change_schema, body))
         with self._lock:
-            row = self._find(name, id, expected)
-            self._settle(findings, (name, id))
-            values = RESOURCES[name].values(body)
-            return self._own().put(name, replace(row.record, updated_at=self.now(), **values))
+            row = self._find(resource, id, expected)
+            refuse(problems)
+            values = resource.values(body)
+            record = replace(row.record, updated_at=self._clock.now(), **values)
+            self._check_ties(resource, record)
+            return self._table_to_change(resource).put(record)
 
-    def delete(self, name: str, id: str, expected: Expected = None) -> None:
-        """Remove a row. Raises NotFoundError, StaleError, ConflictError."""
+    def delete(
+        self, resource: Resource, id: str, expected: Container[str] | None = None
+    ) -> None:
+        """Remove a row.
+
+        `expected` has the versions, as texts, of which the row must have one; None
+        stands for any. Raises NotFoundError, StaleError, ConflictError.
+        """
         with self._lock:
-            self._find(name, id, expected)
-            if holders := self._tables.holders.get(Claim(True, name, id)):
-                other, number = next(iter(holders))
-                holder = f"{RESOURCES[other].title.lower()} {number}"
-                raise ConflictError({"id": f"{RESOURCES[name].title} {id} is named by {holder}"})
-            self._own().remove(name, id)
+            self._find(resource, id, expected)
+            self._check_unnamed(resource, id)
+            self._table_to_change(resource).remove(id)
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Replace all rows. Raises InvalidError."""
-        tables = tables_of(state, self.now())
+    def replace_state(self, state: Mapping[str, Any]) -> None:
+        """Put the rows of a state in the place of all rows. Raises InvalidError."""
+        tables = read_state(state, self._clock.now())
         with self._lock:
             self._tables = tables
+            self._shared = set()
 
-    def _find(self, name: str, id: str, expected: Expected = None) -> Row:
-        row = self._tables.rows[name].get(id)
+    # The methods below are called by those above, with the lock held.
+
+    def _find(
+        self, resource: Resource, id: str, expected: Container[str] | None = None
+    ) -> Row:
+        row = self._tables[resource.name].rows.get(id)
         if row is None:
-            raise NotFoundError({}, f"{RESOURCES[name].title} not found")
+            raise NotFoundError(f"{resource.title} not found")
         if expected is not None and str(row.version) not in expected:
-            raise StaleError({}, "Precondition failed")
+            raise StaleError("Precondition failed")
         return row
 
-    def _settle(self, findings: list[Finding], claimant: tuple[str, str] | None = None) -> None:
-        """Raise InvalidError, ConflictError unless the tables grant what a row (None: a new one) claims."""
-        require(findings, self._tables.rows.__getitem__)
-        for place, sentence, claim in findings:
-            if claim and not claim.refers and self._tables.holders.get(claim, {}).keys() - {claimant}:
-                raise ConflictError({place: sentence})
+    def _check_ties(self, resource: Resource, record: Record) -> None:
+        """Check what ties a record that is about to be stored to other rows."""
+        missing = {}
+        for place, reference in record.references().items():
+            if reference.id not in self._tables[reference.resource].rows:
+                missing[place] = missing_sentence(place, reference)
+        refuse(missing.items())
+        owners = self._tables[resource.name].owners
+        for name, value in record.unique_values():
+            if owners.get((name, value), record.id) != record.id:
+                sentence = taken_sentence(name, value)
+                raise ConflictError(sentence, {name: sentence})
 
-    def _own(self) -> Tables:
-        """The tables to change: sessions share the seed's, so the first change copies them."""
-        if self._tables is self._seed:
-            self._tables = self._seed.copy()
-        return self._tables
+    def _check_unnamed(self, resource: Resource, id: str) -> None:
+        """Check that no row names the one that is about to be deleted."""
+        reference = Reference(resource.name, id)
+        for table in self._tables.values():
+            if table.naming[reference] == 0:
+                continue
+            for row in table.rows.values():
+                if reference in row.record.references().values():
+                    holder = f"{table.resource.title.lower()} {row.record.id}"
+                    sentence = f"{resource.title} {id} is named by {holder}"
+                    raise ConflictError(sentence, {"id": sentence})
 
-    def now(self) -> str:
-        """The time that new timestamps get."""
-        return self.frozen or timestamp()
+    def _table_to_change(self, resource: Resource) -> Table:
+        """The store's own table, which is a copy of the seed's at the first change."""
+        if resource.name in self._shared:
+            self._tables[resource.name] = self._tables[resource.name].copy()
+            self._shared.remove(resource.name)
+        return self._tables[resource.name]
 
-    def strike(self, method: str, path: str) -> Fault | None:
-        """Use the first fault that fits a request; one that is used up is gone."""
+
+# ----------------------------------------------------------------------
+# Sessions
+#
+# A session is what one test, or one person, has to itself: a store, a clock, the faults
+# that wait for requests to come, and a journal of the requests that came. The last two
+# have a lock each, which is held for a step or two and never together with another.
+# ----------------------------------------------------------------------
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+MAX_DELAY = 30_000  # milliseconds
+DELAY = integer_rule(0, MAX_DELAY)
+ERROR_STATUS = integer_rule(400, 599)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """Which requests it waits for, and what becomes of them."""
+
+    # A shell-style pattern for the path below the API.
+    path: str = field(
+        metadata=make_rule(
+            "string",
+            "a pattern such as /items/* or *, of at most 1000 characters",
+            pattern=r"^[/*?\[][\s\S]{0,999}$",
+        )
+    )
+    method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
+    # For how many requests it is there; None: for all.
+    times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
+    # Wait so many milliseconds before anything else.
+    delay: int = field(default=0, metadata=DELAY)
+    # Wait until the faults are cleared.
+    hold: bool = field(default=False, metadata=BOOLEAN)
+    # Fail with this status; None: do not.
+    status: int | None = field(default=None, metadata=nullable(ERROR_STATUS))
+    # Let the failing answer say in how many seconds the client may try again.
+    retry_after: int | None = field(
+        default=None, metadata=nullable(integer_rule(0, 86_400))
+    )
+    # Close the connection in place of an answer.
+    drop: bool = field(default=False, metadata=BOOLEAN)
+    # Carry the request out before it fails.
+    after: bool = field(default=False, metadata=BOOLEAN)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the client is not to see the true answer."""
+        return self.status is not None or self.drop
+
+    def fits(self, method: str, path: str) -> bool:
+        """Whether it waits for such a request."""
+        return self.method in ("*", method) and fnmatchcase(path, self.path)
+
+
+FAULT = object_rule(
+    {column.name: dict(column.metadata) for column in fields(Fault)}, required=["path"]
+)
+NO_FAULT = Fault(path="*")  # it does nothing
+
+
+def read_fault(body: Mapping[str, Any]) -> Fault:
+    """A fault from a JSON object. Raises InvalidError."""
+    refuse(check(FAULT, body))
+    fault = Fault(**body)
+    if fault.after and not fault.fails:
+        problem = "After must be false where nothing fails; add a status or drop"
+        refuse([("after", problem)])
+    if not (fault.fails or fault.delay or fault.hold):
+        problem = "Status is required in a rule without delay, hold or drop"
+        refuse([("status", problem)])
+    return fault
+
+
+class Faults:
+    """The faults of a session, of which the first that fits a request is used."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._faults: list[Fault] = []
+        self._cleared = Event()
+
+    def add(self, fault: Fault) -> None:
+        """Add a fault behind the others."""
         with self._lock:
-            faults = self.faults
-            for index, fault in enumerate(faults):
-                if fault.method in ("*", method) and fnmatchcase(path, fault.path):
-                    left = fault.times and fault.times - 1
-                    faults[index:index + 1] = [] if left == 0 else [replace(fault, times=left)]
-                    return fault
-        return None
+            self._faults.append(fault)
+
+    def take(self, method: str, path: str) -> tuple[Fault, Event]:
+        """Use the first fault that fits a request, or NO_FAULT.
+
+        The event tells when the faults are cleared, for a request that is to be held.
+        Both are found in one step, so that no clearing can come between them.
+        """
+        with self._lock:
+            for index, fault in enumerate(self._faults):
+                if fault.fits(method, path):
+                    self._use(index)
+                    return fault, self._cleared
+            return NO_FAULT, self._cleared
+
+    def _use(self, index: int) -> None:
+        """Count a fault down; one that is used up is gone."""
+        fault = self._faults[index]
+        if fault.times == 1:
+            del self._faults[index]
+        elif fault.times is not None:
+            self._faults[index] = replace(fault, times=fault.times - 1)
+
+    def left(self) -> list[dict[str, Any]]:
+        """The faults that are left, as JSON objects."""
+        with self._lock:
+            return [asdict(fault) for fault in self._faults]
+
+    def clear(self) -> None:
+        """Remove all faults, and let go the requests that they hold."""
+        with self._lock:
+            self._faults = []
+            self._cleared.set()
+            self._cleared = Event()
+
+
+@dataclass
+class Entry:
+    """A request in the journal. The last three are None until it is answered."""
+
+    at: str
+    method: str
+    path: str
+    query: str
+    status: int | None = None
+    duration_ms: float | None = None
+    body: Any = None
+
+
+class Journal:
+    """The last 500 requests of a session in the order of their arrival."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._entries: deque[Entry] = deque(maxlen=500)
+
+    def add(self, entry: Entry) -> None:
+        """Write down a request that has just arrived."""
+        with self._lock:
+            self._entries.append(entry)
+
+    def complete(
+        self, entry: Entry, status: int, duration_ms: float, body: Any
+    ) -> None:
+        """Add what is known once the request is answered."""
+        with self._lock:
+            entry.status = status
+            entry.duration_ms = duration_ms
+            entry.body = body
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All entries as JSON objects, oldest first."""
+        with self._lock:
+            return [vars(entry).copy() for entry in self._entries]
+
+    def clear(self) -> None:
+        """Forget all entries."""
+        with self._lock:
+            self._entries.clear()
+
+
+class Session:
+    """The data of one test, or of whoever names no session, whose name is None."""
+
+    def __init__(self, name: str | None, seed: Tables) -> None:
+        self.name = name
+        self.clock = Clock()
+        self.store = Store(seed, self.clock)
+        self.faults = Faults()
+        self.journal = Journal()
 
 
 class Sessions:
-    """A store for each name and the default one, None, which stays; over 256 the least recently used goes."""
+    """All sessions. Of the named ones the 256 that were used last are kept."""
+
+    MAX_NAMED = 256
 
     def __init__(self, seed: Tables) -> None:
-        self._lock = Lock()  # so that a name's first two requests get one store
+        self._lock = (
+            Lock()
+        )  # so that the first two requests of a session get the same one
         self._seed = seed
-        self._stores: OrderedDict[str | None, Store] = OrderedDict({None: Store(seed)})
+        self._default = Session(None, seed)
+        self._named: OrderedDict[str, Session] = OrderedDict()  # last used is last
 
-    def get(self, name: str | None) -> Store:
-        """The session's store. The name has to be checked against TOKEN before."""
+    def get(self, name: str | None) -> Session:
+        """The session with a name, which begins if there is none."""
         with self._lock:
-            if name not in self._stores:
-                self._stores[name] = Store(self._seed)
-            self._stores.move_to_end(name)
-            self._stores.move_to_end(None)  # never the least recently used one
-            if len(self._stores) > 257:
-                self._stores.popitem(last=False)
-            return self._stores[name]
+            if name is None:
+                return self._default
+            if name not in self._named:
+                self._named[name] = Session(name, self._seed)
+            self._named.move_to_end(name)
+            if len(self._named) > self.MAX_NAMED:
+                _, dropped = self._named.popitem(last=False)
+                dropped.faults.clear()  # nobody else could let go what they hold
+            return self._named[name]
 
     def reset(self, name: str | None) -> None:
-        """Give the session the seed's rows, a running clock, no faults and an empty journal."""
-        with self._lock:  # a request still under way writes into the old store, where nobody will look again
-            self._stores[name] = Store(self._seed)
+        """Put a fresh session in the place of the one with this name.
+
+        Requests that are still under way go on with the old one, where nobody looks
+        any more. Those that it holds are let go.
+        """
+        old = self.get(name)
+        fresh = Session(name, self._seed)
+        with self._lock:
+            if name is None:
+                old = self._default
+                self._default = fresh
+            else:
+                old = self._named.get(name, old)
+                self._named[name] = fresh
+        old.faults.clear()
