@@ -76,9 +76,9 @@ def create_app(**arguments: object) -> Flask:
     given come from the environment. Raises InvalidError.
     """
     settings = load_settings(arguments)
+    sessions = store.Sessions(load_seed(settings.seed))
     app = Flask(__name__, static_folder=None)
-    app.config["SETTINGS"] = settings
-    app.config["SESSIONS"] = store.Sessions(load_seed(settings.seed))
+    app.config.from_mapping(SETTINGS=settings, SESSIONS=sessions)
     json_provider = DefaultJSONProvider(app)
     json_provider.sort_keys = False  # fields are shown in the order of the contract
     app.json = json_provider
@@ -88,9 +88,7 @@ def create_app(**arguments: object) -> Flask:
     app.url_map.merge_slashes = False
 
     allow_origins(app, settings.origins)
-    for step in (answer_preflight, open_session, write_down, read_body, apply_fault):
-        app.before_request(step)
-    app.after_request(finish)
+    add_hooks(app, settings, sessions)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(StoreError, answer_store_error)
 
@@ -122,9 +120,9 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 # ----------------------------------------------------------------------
 # Arrival
 #
-# Flask calls the functions that `create_app` gives to `before_request`, in order, and
-# then the view. If one of them returns a response, that is the answer: the rest and the
-# view are skipped. `finish` is called at last, whatever has happened.
+# Flask calls `arrive` before the view. If it returns a response, that is the answer, and
+# the view is skipped. At last Flask calls `leave` with the response, whoever made it.
+# What one function leaves for another is kept in `g`, which lives as long as a request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
@@ -137,21 +135,55 @@ DROPPED = 0  # stands in journal and log where a status would, for there was no 
 MOCK_PARAMETERS = {"_delay": store.DELAY, "_status": store.ERROR_STATUS}
 
 
-def answer_preflight() -> Response | None:
-    """Answer what a browser asks before a request to another origin.
+def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> None:
+    """Make each request go through what all requests have in common."""
 
-    Flask would do so by itself, but only for routes that exist: of any other a page
-    could not see that it is a 404.
+    @app.before_request
+    def arrive() -> Response | None:
+        if is_preflight():
+            return app.make_default_options_response()
+        session = sessions.get(session_name())
+        g.mock_session = session
+        g.started_at = time.perf_counter()
+        g.body = b""
+        path = path_below(settings.api)
+        if path is None:
+            g.body = read_body()
+            return None
+        g.entry = write_down(session, path)
+        g.body = read_body()
+        return apply_fault(session, path, settings.delay)
+
+    @app.after_request
+    def leave(response: Response) -> Response:
+        entry = g.get("entry")
+        if entry is not None:
+            duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
+            g.mock_session.journal.complete(
+                entry, response.status_code, duration_ms, journal_body()
+            )
+        # A page is always to see what the server has, and not a copy that the browser
+        # has kept. Tags are for scripts that send them.
+        response.headers["Cache-Control"] = "no-store"
+        if response.status_code == DROPPED:
+            with suppress(OSError):  # the client may have gone by itself
+                request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+        return response
+
+
+def is_preflight() -> bool:
+    """Whether a browser asks if a page may send a request to another origin (CORS).
+
+    Flask answers that by itself, but only for routes that exist: then a page could not
+    see that another one is a 404.
     """
     if request.method != "OPTIONS":
-        return None
-    if "Access-Control-Request-Method" not in request.headers:
-        return None
-    return current_app.make_default_options_response()
+        return False
+    return "Access-Control-Request-Method" in request.headers
 
 
-def open_session() -> None:
-    """Find the session that a header or a cookie names. Raises InvalidError."""
+def session_name() -> str | None:
+    """The session that a header or a cookie names. Raises InvalidError."""
     place = "X-Mock-Session"
     name = request.headers.get(place)
     if name is None:
@@ -159,34 +191,18 @@ def open_session() -> None:
         name = request.cookies.get(place)
     if name is not None:
         store.refuse(store.check(store.SESSION_NAME, name, place))
-    g.mock_session = current_app.config["SESSIONS"].get(name)
+    return name
 
 
-def write_down() -> None:
-    """Begin an entry of the journal, unless the request is to a part of the mock."""
-    g.entry = None
-    g.body = b""
-    g.started_at = time.perf_counter()
-    path = path_below_api()
-    if path is not None:
-        g.entry = store.Entry(
-            at=g.mock_session.clock.now(),
-            method=request.method,
-            path=path,
-            query=request.query_string.decode(errors="replace"),
-        )
-        g.mock_session.journal.add(g.entry)
-
-
-def path_below_api() -> str | None:
+def path_below(api: str) -> str | None:
     """The path of a request to a resource, or to nothing that exists, below the API.
 
     None for all else, which is neither recorded nor made to fail.
     """
-    api = current_app.config["SETTINGS"].api
-    if not request.path.startswith(f"{api}/"):
+    whole_path = request.path
+    if not whole_path.startswith(f"{api}/"):
         return None
-    path = request.path.removeprefix(api)
+    path = whole_path.removeprefix(api)
     if path.startswith("/mock/"):
         return None
     if path.rstrip("/") in ("/mock", "/health", "/openapi.json"):
@@ -194,8 +210,20 @@ def path_below_api() -> str | None:
     return path
 
 
-def read_body() -> None:
-    """Read what the client sends. Raises RequestEntityTooLarge."""
+def write_down(session: store.Session, path: str) -> store.Entry:
+    """Begin an entry in the journal."""
+    entry = store.Entry(
+        at=session.clock.now(),
+        method=request.method,
+        path=path,
+        query=request.query_string.decode(errors="replace"),
+    )
+    session.journal.add(entry)
+    return entry
+
+
+def read_body() -> bytes:
+    """What the client sends. Raises RequestEntityTooLarge."""
     limit = BODY_LIMIT
     if request.endpoint == "mock.replace_state":
         limit = STATE_LIMIT
@@ -205,25 +233,19 @@ def read_body() -> None:
     body = request.get_data()
     if len(body) > limit:
         raise RequestEntityTooLarge
-    g.body = body
+    return body
 
 
-def apply_fault() -> Response | None:
+def apply_fault(session: store.Session, path: str, least_delay: int) -> Response | None:
     """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
-    if g.entry is None:
-        return None
-    asked = read_query(
-        MOCK_PARAMETERS, [n for n in MOCK_PARAMETERS if n in request.args]
-    )
+    names = [name for name in request.args if name in MOCK_PARAMETERS]
+    asked = read_query(MOCK_PARAMETERS, names)
     if "_status" in asked:
         fault, cleared = Fault(path="*", status=asked["_status"]), Event()
     else:
-        path = g.entry.path.rstrip("/") or "/"
-        fault, cleared = g.mock_session.faults.take(request.method, path)
+        fault, cleared = session.faults.take(request.method, path.rstrip("/") or "/")
 
-    delay = max(
-        fault.delay, asked.get("_delay", 0), current_app.config["SETTINGS"].delay
-    )
+    delay = max(least_delay, asked.get("_delay", 0), fault.delay)
     if delay > 0:
         time.sleep(delay / 1000)  # no lock is held, so other requests go on
     if fault.hold:
@@ -254,28 +276,13 @@ def failure(fault: Fault) -> Response:
     return response
 
 
-def finish(response: Response) -> Response:
-    """Complete the entry in the journal, and drop the connection if that is wanted."""
-    if g.get("entry") is not None:
-        duration_ms = 1000 * (time.perf_counter() - g.started_at)
-        g.mock_session.journal.complete(
-            g.entry, response.status_code, round(duration_ms, 1), journal_body()
-        )
-    # So that what a page asks for is always what the server has, and not a copy that
-    # the browser keeps. Tags are for scripts that send them.
-    response.headers["Cache-Control"] = "no-store"
-    if response.status_code == DROPPED:
-        with suppress(OSError):  # the client may have gone by itself
-            request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-    return response
-
-
 def journal_body() -> Any:
     """The value that the request has brought, if it is JSON and not too long."""
-    if not g.body or len(g.body) > JOURNAL_BODY_LIMIT:
+    body = g.body
+    if not body or len(body) > JOURNAL_BODY_LIMIT:
         return None
     try:
-        return parse_json(g.body)
+        return parse_json(body)
     except InvalidError:
         return None
 
@@ -302,6 +309,7 @@ def list_rows(resource: Resource) -> Response:
     else:
         response = json_response(json_array(rows))
     response.headers["X-Total-Count"] = str(len(rows))
+    response.set_etag(str(snapshot.version))
     return conditional(response, snapshot.version)
 
 
@@ -477,7 +485,6 @@ def conditional(response: Response, version: int) -> Response:
 
     See RFC 9110 §13.1.2. Werkzeug sends no body with a 304.
     """
-    response.set_etag(str(version))
     if request.if_none_match.contains_weak(str(version)):
         response.status_code = 304
     return response

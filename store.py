@@ -849,26 +849,23 @@ def missing_sentence(place: str, reference: Reference) -> str:
 # ----------------------------------------------------------------------
 
 
-def select(
-    resource: Resource, rows: Iterable[Row], query: Mapping[str, Any]
-) -> list[Row]:
+def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
     """The rows that a query asks for, in the order for which it asks.
 
     `query` has checked values by the names in `resource.parameters`.
     """
-    selected = list(rows)
-    for name, each_filter in resource.filters.items():
-        if name in query:
-            selected = apply_filter(each_filter, selected, query[name])
+    for name in query:
+        if name in resource.filters:
+            rows = apply_filter(resource.filters[name], rows, query[name])
     for text in query.get("q", []):
-        selected = search(selected, resource.searchable, text)
+        rows = search(rows, resource.searchable, text)
     if "sort" in query:
         # Sorting keeps the order of rows that compare equal. So the rows are sorted by
         # the least important field first.
         for name in reversed(query["sort"].split(",")):
             key = sort_key(resource, name.removeprefix("-"))
-            selected.sort(key=key, reverse=name.startswith("-"))
-    return selected
+            rows = sorted(rows, key=key, reverse=name.startswith("-"))
+    return rows
 
 
 def apply_filter(each_filter: Filter, rows: list[Row], values: list[Any]) -> list[Row]:
