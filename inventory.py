@@ -120,9 +120,9 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 # ----------------------------------------------------------------------
 # Arrival
 #
-# Flask calls `arrive` before the view. If it returns a response, that is the answer, and
+# Flask calls `arrive` before the view. If it returns a response, that is the answer and
 # the view is skipped. At last Flask calls `leave` with the response, whoever made it.
-# What one function leaves for another is kept in `g`, which lives as long as a request.
+# What one function keeps for another is in `g`, which lives as long as the request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
@@ -186,7 +186,7 @@ def session_name() -> str | None:
     """The session that a header or a cookie names. Raises InvalidError."""
     place = "X-Mock-Session"
     name = request.headers.get(place)
-    if name is None:
+    if name is None and "Cookie" in request.headers:
         place = "mock_session"
         name = request.cookies.get(place)
     if name is not None:
@@ -238,8 +238,7 @@ def read_body() -> bytes:
 
 def apply_fault(session: store.Session, path: str, least_delay: int) -> Response | None:
     """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
-    names = [name for name in request.args if name in MOCK_PARAMETERS]
-    asked = read_query(MOCK_PARAMETERS, names)
+    asked = read_mock_query()
     if "_status" in asked:
         fault, cleared = Fault(path="*", status=asked["_status"]), Event()
     else:
@@ -261,6 +260,14 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
         return failure(fault)
 
     return None
+
+
+def read_mock_query() -> dict[str, int]:
+    """What the query asks of the mock. Raises InvalidError."""
+    if not request.query_string:
+        return {}
+    names = [name for name in MOCK_PARAMETERS if name in request.args]
+    return read_query(MOCK_PARAMETERS, names)
 
 
 def failure(fault: Fault) -> Response:
@@ -457,12 +464,13 @@ def expected_versions() -> ETags | None:
 
 def json_response(body: bytes, status: int = 200) -> Response:
     """A response with a body that is JSON already."""
-    return Response(body + b"\n", status, mimetype="application/json")
+    return Response(body, status, mimetype="application/json")
 
 
 def json_array(rows: Iterable[Row]) -> bytes:
     """Rows as a JSON array, one a line."""
-    return b"[" + b",\n".join([row.json for row in rows]) + b"]"
+    elements = b",".join([row.json for row in rows])
+    return b"".join([b"[", elements, b"]\n"])
 
 
 def json_object(members: Mapping[str, bytes]) -> bytes:
@@ -470,7 +478,7 @@ def json_object(members: Mapping[str, bytes]) -> bytes:
     pairs = []
     for name, value in members.items():
         pairs.append(json.dumps(name).encode() + b": " + value)
-    return b"{" + b", ".join(pairs) + b"}"
+    return b"{" + b", ".join(pairs) + b"}\n"
 
 
 def row_response(row: Row, status: int = 200) -> Response:
@@ -545,7 +553,7 @@ def error_body(sentence: str, details: Mapping[str, Any] | None = None) -> bytes
     body: dict[str, Any] = {"error": sentence}
     if details:
         body["details"] = details
-    return json.dumps(body).encode()
+    return json.dumps(body).encode() + b"\n"
 
 
 def error_response(
@@ -569,7 +577,7 @@ def answer_http_error(error: HTTPException) -> WerkzeugResponse:
     status = response.status_code
     sentence = SENTENCES.get(status, status_phrase(status))
     details = {"body": JSON_WANTED} if status == 415 else None
-    response.data = error_body(sentence, details) + b"\n"
+    response.data = error_body(sentence, details)
     response.content_type = "application/json"
     return response
 
@@ -1178,8 +1186,415 @@ def main() -> None:
 
 PAGE = """<!doctype html>
 <html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ name }}</title>
-<p>to come</p>
+<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'
+  viewBox='0 0 16 16'><rect x='1' y='4' width='14' height='11' rx='2' fill='%23197a53'/>
+  </svg>">
+<style>
+  :root {
+    color-scheme: light dark;
+    --back: #fff; --front: #1c2430; --soft: #596272; --line: #d5dae1; --panel: #f6f7f9;
+    --good: #146b48; --bad: #b3263a; --wait: #7a5200; --accent: #146b48;
+  }
+  @media (prefers-color-scheme: dark) {
+    :root {
+      --back: #14181f; --front: #e8ebf0; --soft: #a9b2c0; --line: #343c48;
+      --panel: #1c222b; --good: #63cf9f; --bad: #ff8f9c; --wait: #efc057;
+      --accent: #63cf9f;
+    }
+  }
+  * { box-sizing: border-box }
+  body { margin: 0 auto; max-width: 90rem; padding: 1.25rem; background: var(--back);
+    color: var(--front); font: 1rem/1.5 system-ui, sans-serif }
+  h1 { margin: 0; font-size: 1.6rem }
+  h2 { margin: 0 0 .75rem; font-size: 1.1rem }
+  p { margin: .25rem 0 .75rem }
+  code, pre, .requests, .rules { font: .875rem/1.5 ui-monospace, monospace }
+  a { color: var(--accent) }
+  .soft { color: var(--soft) }
+  .columns { display: grid; gap: 1.25rem; margin-top: 1.25rem }
+  @media (min-width: 62rem) { .columns { grid-template-columns: 3fr 2fr } }
+  .column { display: grid; gap: 1.25rem; align-content: start; min-width: 0 }
+  section { padding: 1rem; border: 1px solid var(--line); border-radius: .6rem;
+    background: var(--panel); min-width: 0 }
+  .title { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .5rem }
+  .count { font-size: 1.4rem; font-weight: 700 }
+  input, select, button { font: inherit; color: inherit; padding: .35rem .6rem;
+    border: 1px solid var(--soft); border-radius: .4rem; background: var(--back) }
+  button { cursor: pointer }
+  button.main { background: var(--accent); border-color: var(--accent);
+    color: var(--back); font-weight: 600 }
+  :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
+  [aria-invalid=true] { border-color: var(--bad) }
+  label { display: block; font-weight: 600 }
+  label.check { display: flex; gap: .5rem; align-items: center; font-weight: 400 }
+  input:not([type=checkbox]), select { width: 100% }
+  form.line { display: flex; flex-wrap: wrap; gap: .5rem; align-items: end }
+  form.line div { flex: 1 1 12rem }
+  .fields { display: grid; gap: .75rem; margin-bottom: .75rem;
+    grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) }
+  .wide { grid-column: 1 / -1 }
+  .problem { color: var(--bad); margin: 0 }
+  .problem:empty { display: none }
+  .news { min-height: 1.5rem; margin: .5rem 0 0; font-weight: 600 }
+  .requests, .rules { list-style: none; margin: 0; padding: 0 }
+  .scroll { height: 24rem; overflow: auto }
+  .requests li { border-top: 1px solid var(--line) }
+  .requests summary { display: grid; gap: 0 .75rem; padding: .3rem 0; cursor: pointer;
+    grid-template-columns: 5rem 4.5rem minmax(0, 1fr) 7rem 5.5rem }
+  @media (max-width: 40rem) {
+    .requests summary { grid-template-columns: 4.5rem minmax(0, 1fr) 6.5rem }
+    .requests .time, .requests .duration { display: none }
+  }
+  .path, pre { overflow-wrap: anywhere; white-space: pre-wrap; margin: 0 }
+  .duration { text-align: right }
+  .good { color: var(--good) } .bad { color: var(--bad); font-weight: 700 }
+  .pending { color: var(--wait); font-weight: 700 }
+  .rules { min-height: 1.5rem }
+  table { width: 100%; border-collapse: collapse }
+  th { text-align: left }
+  td, th { padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line);
+    vertical-align: top; overflow-wrap: anywhere }
+  @media (max-width: 40rem) {
+    thead { display: none }
+    td { display: block; padding: 0; border: 0 }
+    td:first-child { border-top: 1px solid var(--line); padding-top: .3rem }
+  }
+  .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden;
+    clip-path: inset(50%) }
+</style>
+</head>
+<body>
+<header>
+  <h1>{{ name }}</h1>
+  <p>A mock backend for building user interfaces. Its data is in memory, below
+    <code>{{ api }}</code>.</p>
+  <p>{% for resource in resources %}
+    <span class="count" id="count-{{ resource }}">…</span> {{ resource }}
+    {% endfor %}
+    <span class="soft">in {% if session %}the session <strong>{{ session }}</strong>
+    {% else %}<strong>the default session</strong>{% endif %}</span></p>
+  <form class="line" id="session-form" action="/">
+    <div><label for="session">Session, as in the header X-Mock-Session</label>
+      <input id="session" name="session" value="{{ session or "" }}"
+        placeholder="the default one" autocomplete="off"></div>
+    <button>Show</button>
+  </form>
+  <p class="news" id="news" role="status"></p>
+  <p class="unseen" id="latest" aria-live="polite"></p>
+</header>
+<main class="columns">
+<div class="column">
+  <section aria-labelledby="requests-title">
+    <div class="title">
+      <h2 id="requests-title">Requests, newest on top</h2>
+      <button data-act="DELETE /mock/requests" data-done="The journal is empty.">
+        Clear the journal</button>
+    </div>
+    <div class="scroll" tabindex="0" role="region" aria-labelledby="requests-title">
+      <p class="soft" id="no-requests">Nothing yet. Each request to the data is shown
+        here as it arrives.</p>
+      <ol class="requests" id="requests" reversed></ol>
+    </div>
+  </section>
+  <section aria-labelledby="routes-title">
+    <h2 id="routes-title">Routes</h2>
+    <table>
+      <thead><tr><th scope="col">Method</th><th scope="col">Path</th>
+        <th scope="col">What it does</th></tr></thead>
+      <tbody>
+      {% for route in routes %}
+      <tr><td>{{ route.methods | join(", ") }}</td>
+        <td><code>
+        {%- if "GET" in route.methods and "<" not in route.path and not session -%}
+        <a href="{{ route.path }}">{{ route.path }}</a>
+        {%- else %}{{ route.path }}{% endif -%}
+        </code></td>
+        <td>{{ route.summary }}</td></tr>
+      {% endfor %}
+      </tbody>
+    </table>
+  </section>
+</div>
+<div class="column">
+  <section aria-labelledby="fault-title">
+    <h2 id="fault-title">Make the next requests fail</h2>
+    <form id="fault-form">
+      <div class="fields">
+        <div><label for="method">Method</label>
+          <select id="method" name="method" aria-describedby="method-problem">
+            <option value="*">any</option>
+            {% for method in methods %}
+            <option {{ "selected" if method == "POST" }}>{{ method }}</option>
+            {% endfor %}
+          </select>
+          <p class="problem" id="method-problem"></p></div>
+        <div><label for="path">Path</label>
+          <input id="path" name="path" list="paths" value="/{{ resources[-1] }}"
+            aria-describedby="path-problem">
+          <datalist id="paths">
+            {% for resource in resources %}
+            <option value="/{{ resource }}"><option value="/{{ resource }}/*">
+            {% endfor %}
+            <option value="*">
+          </datalist>
+          <p class="problem" id="path-problem"></p></div>
+        <div><label for="times">How many times</label>
+          <input id="times" name="times" type="number" value="1"
+            placeholder="every time" aria-describedby="times-problem">
+          <p class="problem" id="times-problem"></p></div>
+        <div><label for="kind">What happens</label>
+          <select id="kind" name="kind">
+            <option value="error">an error</option>
+            <option value="delay">a wait</option>
+            <option value="hold">held until let go</option>
+            <option value="drop">connection lost</option>
+          </select></div>
+        <div data-kinds="error"><label for="status">Status</label>
+          <input id="status" name="status" type="number" value="503"
+            aria-describedby="status-problem">
+          <p class="problem" id="status-problem"></p></div>
+        <div data-kinds="error"><label for="retry_after">Retry-After, s</label>
+          <input id="retry_after" name="retry_after" type="number" placeholder="none"
+            aria-describedby="retry_after-problem">
+          <p class="problem" id="retry_after-problem"></p></div>
+        <div data-kinds="delay"><label for="delay">Wait, ms</label>
+          <input id="delay" name="delay" type="number" value="2000"
+            aria-describedby="delay-problem">
+          <p class="problem" id="delay-problem"></p></div>
+        <div data-kinds="error drop" class="wide">
+          <label class="check"><input id="after" name="after" type="checkbox"
+            aria-describedby="after-problem"> only after it is carried out</label>
+          <p class="problem" id="after-problem"></p></div>
+      </div>
+      <button class="main">Add the rule</button>
+    </form>
+  </section>
+  <section aria-labelledby="rules-title">
+    <div class="title">
+      <h2 id="rules-title">Rules that are left</h2>
+      <button data-act="DELETE /mock/faults"
+        data-done="The rules are cleared, and what they held is let go.">
+        Clear, and let held requests go</button>
+    </div>
+    <p class="soft" id="no-rules">None.</p>
+    <ul class="rules" id="rules"></ul>
+  </section>
+  <section aria-labelledby="clock-title">
+    <h2 id="clock-title">Clock</h2>
+    <p id="clock">…</p>
+    <form class="line" id="clock-form">
+      <div><label for="now">Freeze at (UTC)</label>
+        <input id="now" name="now" autocomplete="off"
+          aria-describedby="now-problem"></div>
+      <button>Freeze</button>
+      <button type="button" data-act="DELETE /mock/clock"
+        data-done="The clock runs.">Let it run</button>
+    </form>
+    <p class="problem" id="now-problem"></p>
+  </section>
+  <section aria-labelledby="data-title">
+    <h2 id="data-title">Data</h2>
+    <p class="soft">Back to the seed: rows, ids, clock, rules and journal.</p>
+    <button data-act="DELETE /mock/state" data-done="Everything is as it was seeded.">
+      Reset the data</button>
+  </section>
+</div>
+</main>
+<template id="request-template">
+  <li><details>
+    <summary><span class="time"></span> <span class="method"></span>
+      <span class="path"></span> <span class="status"></span>
+      <span class="duration"></span></summary>
+    <pre class="more"></pre>
+  </details></li>
+</template>
+<script>
+const api = {{ api | tojson }}
+const session = {{ session | tojson }}
+const resources = {{ resources | tojson }}
+const byId = id => document.getElementById(id)
+
+// Ask the service; throw the body of an error, which has a sentence and details.
+async function ask(method, path, body) {
+  const headers = {}
+  if (session) headers["X-Mock-Session"] = session
+  if (body) headers["Content-Type"] = "application/json"
+  // A cookie could name another session than the one that this page is about.
+  const options = { method, headers, credentials: "omit" }
+  if (body) options.body = JSON.stringify(body)
+  const response = await fetch(api + path, options)
+  const answer = response.status === 204 ? null : await response.json()
+  if (!response.ok) throw answer
+  return answer
+}
+
+// Ask, say what was done, and show what has changed; or show what was refused.
+async function act(done, method, path, body) {
+  clearProblems()
+  try {
+    await ask(method, path, body)
+    byId("news").textContent = done
+  } catch (problem) {
+    showProblems(problem)
+  }
+  await refresh()
+}
+
+function clearProblems() {
+  for (const place of document.querySelectorAll(".problem")) place.textContent = ""
+  for (const field of document.querySelectorAll("[aria-invalid]"))
+    field.removeAttribute("aria-invalid")
+}
+
+function showProblems(problem) {
+  byId("news").textContent = problem.error || "The service does not answer."
+  for (const [name, sentence] of Object.entries(problem.details || {})) {
+    if (!byId(`${name}-problem`)) continue
+    byId(`${name}-problem`).textContent = sentence
+    byId(name).setAttribute("aria-invalid", "true")
+    byId(name).focus()
+  }
+}
+
+for (const button of document.querySelectorAll("[data-act]")) {
+  const [method, path] = button.dataset.act.split(" ")
+  button.addEventListener("click", () => act(button.dataset.done, method, path))
+}
+
+byId("session-form").addEventListener("submit", event => {
+  if (byId("session").value) return
+  event.preventDefault()
+  location.assign("/")
+})
+
+byId("clock-form").addEventListener("submit", event => {
+  event.preventDefault()
+  act("The clock stands.", "PUT", "/mock/clock", { now: byId("now").value })
+})
+byId("now").value = new Date().toISOString()
+
+byId("fault-form").addEventListener("submit", event => {
+  event.preventDefault()
+  act("The rule waits for its request.", "POST", "/mock/faults", readFault())
+})
+
+// The rule that the form describes, with the fields of the kind that is chosen.
+function readFault() {
+  const kind = byId("kind").value
+  const fault = { method: byId("method").value, path: byId("path").value }
+  fault.times = readNumber("times")
+  if (kind === "error") fault.status = readNumber("status")
+  if (kind === "error") fault.retry_after = readNumber("retry_after")
+  if (kind === "delay") fault.delay = readNumber("delay")
+  if (kind === "hold") fault.hold = true
+  if (kind === "drop") fault.drop = true
+  if (kind === "error" || kind === "drop") fault.after = byId("after").checked
+  return fault
+}
+
+function readNumber(id) {
+  const text = byId(id).value
+  return text === "" ? null : Number(text)
+}
+
+function showFieldsOfKind() {
+  for (const part of document.querySelectorAll("[data-kinds]"))
+    part.hidden = !part.dataset.kinds.split(" ").includes(byId("kind").value)
+}
+byId("kind").addEventListener("change", showFieldsOfKind)
+showFieldsOfKind()
+
+// What follows shows the session as it is now.
+async function refresh() {
+  try {
+    showGlance(await ask("GET", "/mock"))
+    showRequests(await ask("GET", "/mock/requests"))
+  } catch (problem) {
+    byId("news").textContent = problem.error || "The service does not answer."
+  }
+}
+
+function showGlance({ rows, clock, faults }) {
+  for (const name of resources) byId(`count-${name}`).textContent = rows[name]
+  byId("clock").textContent = clock.frozen ? `It stands at ${clock.now}.` : "It runs."
+  byId("no-rules").hidden = faults.length > 0
+  byId("rules").replaceChildren(...faults.map(fault => {
+    const line = document.createElement("li")
+    line.textContent = describeFault(fault)
+    return line
+  }))
+}
+
+function describeFault(fault) {
+  const parts = []
+  if (fault.delay) parts.push(`wait ${fault.delay} ms`)
+  if (fault.hold) parts.push("hold until let go")
+  if (fault.drop) parts.push("lose the connection")
+  else if (fault.status) parts.push(`answer ${fault.status}`)
+  if (fault.retry_after !== null) parts.push(`Retry-After ${fault.retry_after} s`)
+  if (fault.after) parts.push("after it is carried out")
+  const left = fault.times === null ? "every time" : `${fault.times} left`
+  return `${fault.method} ${fault.path}: ${parts.join(", ")} (${left})`
+}
+
+// The list is changed, not made anew, so that what is open stays open.
+const shown = new Map()
+
+function showRequests(entries) {
+  const counts = {}
+  const keys = entries.map(({ at, method, path, query }) => {
+    const key = [at, method, path, query].join(" ")
+    counts[key] = (counts[key] || 0) + 1
+    return `${key} ${counts[key]}`
+  })
+  const present = new Set(keys)
+  for (const [key, line] of shown) {
+    if (present.has(key)) continue
+    line.remove()
+    shown.delete(key)
+  }
+  entries.forEach((entry, index) => showRequest(keys[index], entry))
+  byId("no-requests").hidden = entries.length > 0
+}
+
+function showRequest(key, entry) {
+  if (!shown.has(key)) {
+    shown.set(key, byId("request-template").content.cloneNode(true).firstElementChild)
+    byId("requests").prepend(shown.get(key))
+  }
+  const line = shown.get(key)
+  const [kind, status] = describeStatus(entry.status)
+  if (line.dataset.status === status) return
+  line.dataset.status = status
+  const query = entry.query ? `?${entry.query}` : ""
+  const body = entry.body === null ? "none" : JSON.stringify(entry.body, null, 2)
+  const duration = entry.duration_ms === null ? "" : `${entry.duration_ms} ms`
+  line.querySelector(".time").textContent = entry.at.slice(11, 19)
+  line.querySelector(".method").textContent = entry.method
+  line.querySelector(".path").textContent = entry.path + query
+  line.querySelector(".status").textContent = status
+  line.querySelector(".status").className = `status ${kind}`
+  line.querySelector(".duration").textContent = duration
+  line.querySelector(".more").textContent =
+    `at: ${entry.at}\\nquery: ${entry.query || "none"}\\nbody: ${body}`
+  byId("latest").textContent = `${entry.method} ${entry.path}: ${status}`
+}
+
+function describeStatus(status) {
+  if (status === null) return ["pending", "… pending"]
+  if (status === 0) return ["bad", "✕ no answer"]
+  if (status >= 400) return ["bad", `✕ ${status}`]
+  return ["good", `✓ ${status}`]
+}
+
+refresh()
+setInterval(() => document.hidden || refresh(), 1000)
+</script>
+</body>
 </html>
 """
 

@@ -593,9 +593,9 @@ class Resource:
         return values
 
     def to_json(self, record: Record) -> bytes:
-        """A record as JSON, with its fields in the order of `rules`."""
+        """A record as a line of JSON, with its fields in the order of `rules`."""
         values = {name: getattr(record, name) for name in self.rules}
-        return json.dumps(values).encode()
+        return json.dumps(values).encode() + b"\n"
 
 
 def columns_of(record_class: type[Record]) -> list[Field[Any]]:
