@@ -1215,7 +1215,7 @@ PAGE = """<!doctype html>
   code, pre, .requests, .rules { font: .875rem/1.5 ui-monospace, monospace }
   a { color: var(--accent) }
   .soft { color: var(--soft) }
-  .columns { display: grid; gap: 1.25rem; margin-top: 1.25rem }
+  .columns { display: grid; gap: 1.25rem; margin: 1.25rem 0 }
   @media (min-width: 62rem) { .columns { grid-template-columns: 3fr 2fr } }
   .column { display: grid; gap: 1.25rem; align-content: start; min-width: 0 }
   section { padding: 1rem; border: 1px solid var(--line); border-radius: .6rem;
@@ -1231,9 +1231,10 @@ PAGE = """<!doctype html>
   [aria-invalid=true] { border-color: var(--bad) }
   label { display: block; font-weight: 600 }
   label.check { display: flex; gap: .5rem; align-items: center; font-weight: 400 }
-  input:not([type=checkbox]), select { width: 100% }
+  input, select { width: 100% }
+  input[type=checkbox] { width: 1.5rem; height: 1.5rem }
   form.line { display: flex; flex-wrap: wrap; gap: .5rem; align-items: end }
-  form.line div { flex: 1 1 12rem }
+  form.line div { flex: 1 1 12rem; max-width: 24rem }
   .fields { display: grid; gap: .75rem; margin-bottom: .75rem;
     grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) }
   .wide { grid-column: 1 / -1 }
@@ -1244,24 +1245,27 @@ PAGE = """<!doctype html>
   .scroll { height: 24rem; overflow: auto }
   .requests li { border-top: 1px solid var(--line) }
   .requests summary { display: grid; gap: 0 .75rem; padding: .3rem 0; cursor: pointer;
-    grid-template-columns: 5rem 4.5rem minmax(0, 1fr) 7rem 5.5rem }
+    grid-template-columns: 1rem 5rem 4.5rem minmax(0, 1fr) 7rem 6.5rem }
+  .requests summary::before { content: "▸" }
+  .requests [open] summary::before { content: "▾" }
   @media (max-width: 40rem) {
-    .requests summary { grid-template-columns: 4.5rem minmax(0, 1fr) 6.5rem }
+    .requests summary { grid-template-columns: 1rem 4rem minmax(0, 1fr) 6.5rem }
     .requests .time, .requests .duration { display: none }
   }
   .path, pre { overflow-wrap: anywhere; white-space: pre-wrap; margin: 0 }
   .duration { text-align: right }
   .good { color: var(--good) } .bad { color: var(--bad); font-weight: 700 }
   .pending { color: var(--wait); font-weight: 700 }
-  .rules { min-height: 1.5rem }
+  .rules { margin-top: .5rem }
+  td:nth-child(-n+2) { white-space: nowrap }
   table { width: 100%; border-collapse: collapse }
   th { text-align: left }
   td, th { padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line);
     vertical-align: top; overflow-wrap: anywhere }
   @media (max-width: 40rem) {
     thead { display: none }
-    td { display: block; padding: 0; border: 0 }
-    td:first-child { border-top: 1px solid var(--line); padding-top: .3rem }
+    td:nth-child(n) { display: block; padding: 0; border: 0; white-space: normal }
+    tr { display: block; border-top: 1px solid var(--line); padding: .3rem 0 }
   }
   .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden;
     clip-path: inset(50%) }
@@ -1286,7 +1290,8 @@ PAGE = """<!doctype html>
   <p class="news" id="news" role="status"></p>
   <p class="unseen" id="latest" aria-live="polite"></p>
 </header>
-<main class="columns">
+<main>
+<div class="columns">
 <div class="column">
   <section aria-labelledby="requests-title">
     <div class="title">
@@ -1294,29 +1299,11 @@ PAGE = """<!doctype html>
       <button data-act="DELETE /mock/requests" data-done="The journal is empty.">
         Clear the journal</button>
     </div>
-    <div class="scroll" tabindex="0" role="region" aria-labelledby="requests-title">
+    <div class="scroll" tabindex="0" role="region" aria-label="Journal">
       <p class="soft" id="no-requests">Nothing yet. Each request to the data is shown
         here as it arrives.</p>
       <ol class="requests" id="requests" reversed></ol>
     </div>
-  </section>
-  <section aria-labelledby="routes-title">
-    <h2 id="routes-title">Routes</h2>
-    <table>
-      <thead><tr><th scope="col">Method</th><th scope="col">Path</th>
-        <th scope="col">What it does</th></tr></thead>
-      <tbody>
-      {% for route in routes %}
-      <tr><td>{{ route.methods | join(", ") }}</td>
-        <td><code>
-        {%- if "GET" in route.methods and "<" not in route.path and not session -%}
-        <a href="{{ route.path }}">{{ route.path }}</a>
-        {%- else %}{{ route.path }}{% endif -%}
-        </code></td>
-        <td>{{ route.summary }}</td></tr>
-      {% endfor %}
-      </tbody>
-    </table>
   </section>
 </div>
 <div class="column">
@@ -1403,6 +1390,25 @@ PAGE = """<!doctype html>
       Reset the data</button>
   </section>
 </div>
+</div>
+<section aria-labelledby="routes-title">
+  <h2 id="routes-title">Routes</h2>
+  <table>
+    <thead><tr><th scope="col">Method</th><th scope="col">Path</th>
+      <th scope="col">What it does</th></tr></thead>
+    <tbody>
+    {% for route in routes %}
+    <tr><td>{{ route.methods | join(", ") }}</td>
+      <td><code>
+      {%- if "GET" in route.methods and "<" not in route.path and not session -%}
+      <a href="{{ route.path }}">{{ route.path }}</a>
+      {%- else %}{{ route.path }}{% endif -%}
+      </code></td>
+      <td>{{ route.summary }}</td></tr>
+    {% endfor %}
+    </tbody>
+  </table>
+</section>
 </main>
 <template id="request-template">
   <li><details>
