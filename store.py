@@ -10,7 +10,7 @@ import operator
 import re
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -169,22 +169,22 @@ ANNOTATIONS = ("description", "readOnly")
 
 def verify(rule: Rule) -> None:
     """Raise ValueError for a word, a type or a format that `check` would not obey."""
-    known_words = (*TESTS, *STRUCTURE, *ANNOTATIONS)
     for word in rule:
-        if word not in known_words:
-            raise ValueError(f"rule has {word!r}; known are {', '.join(known_words)}")
+        require_known(word, [*TESTS, *STRUCTURE, *ANNOTATIONS])
     for name in types_of(rule):
-        if name not in TYPES:
-            raise ValueError(f"rule has type {name!r}; known are {', '.join(TYPES)}")
-    if "format" in rule and rule["format"] not in FORMATS:
-        known_formats = ", ".join(FORMATS)
-        raise ValueError(
-            f"rule has format {rule['format']!r}; known are {known_formats}"
-        )
+        require_known(name, TYPES)
+    if "format" in rule:
+        require_known(rule["format"], FORMATS)
     for property_rule in rule.get("properties", {}).values():
         verify(property_rule)
     if "items" in rule:
         verify(rule["items"])
+
+
+def require_known(name: str, known: Collection[str]) -> None:
+    """Raise ValueError if a name is none of the known ones."""
+    if name not in known:
+        raise ValueError(f"a rule has {name!r}; known are {', '.join(known)}")
 
 
 # JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
@@ -513,10 +513,44 @@ OPERATORS = {
 
 
 class Filter(NamedTuple):
-    """A field and an operator on it."""
+    """A field, an operator on it, and the rule for one wanted value."""
 
     field: str
     operator: Operator
+    value_rule: Rule
+
+
+def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
+    """All filters on fields with these rules, by the name of the query parameter."""
+    filters = {}
+    for name, rule in rules.items():
+        for suffix, each_operator in OPERATORS.items():
+            value_rule = each_operator.value_rule(rule)
+            if value_rule is not None:
+                filters[name + suffix] = Filter(name, each_operator, value_rule)
+    return filters
+
+
+def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
+    """The rules of a list's query parameters.
+
+    One that may be given several times is an array. Of the others the last one counts.
+    """
+    names = list(dict.fromkeys(each_filter.field for each_filter in filters.values()))
+    sort_item = f"-?({'|'.join(names)})"
+    parameters = {
+        "sort": make_rule(
+            "string",
+            f"a comma-separated list of {', '.join(names)}; - before one descends",
+            pattern=f"^{sort_item}(,{sort_item})*$",
+        ),
+        "page": make_rule("integer", "an integer of at least 1", minimum=1),
+        "per_page": integer_rule(1, 1000),
+        "q": array_rule(STRING),
+    }
+    for name, each_filter in filters.items():
+        parameters[name] = array_rule(each_filter.value_rule)
+    return parameters
 
 
 # ----------------------------------------------------------------------
@@ -545,7 +579,7 @@ class Resource:
             self._add(column)
         self.searchable = [name for name in self.writable if self._is_text(name)]
         self.filters = make_filters(self.rules)
-        self.parameters = make_parameters(self.rules, self.filters)
+        self.parameters = make_parameters(self.filters)
         self._make_schemas()
 
     def _add(self, column: Field[Any]) -> None:
@@ -608,43 +642,6 @@ def columns_of(record_class: type[Record]) -> list[Field[Any]]:
         else:
             columns.append(column)
     return columns + times
-
-
-def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
-    """All filters of a list, by the name of the query parameter."""
-    filters = {}
-    for name, rule in rules.items():
-        for suffix, each_operator in OPERATORS.items():
-            if each_operator.value_rule(rule) is not None:
-                filters[name + suffix] = Filter(name, each_operator)
-    return filters
-
-
-def make_parameters(
-    rules: Mapping[str, Rule], filters: Mapping[str, Filter]
-) -> dict[str, Rule]:
-    """The rules of a list's query parameters.
-
-    A parameter that may be given several times is an array. Of the others the last
-    one counts.
-    """
-    sortable = [name for name in rules if name in filters]
-    one_of_them = f"-?({'|'.join(sortable)})"
-    parameters = {
-        "sort": make_rule(
-            "string",
-            f"a comma-separated list of {', '.join(sortable)}; - before one descends",
-            pattern=f"^{one_of_them}(,{one_of_them})*$",
-        ),
-        "page": make_rule("integer", "an integer of at least 1", minimum=1),
-        "per_page": integer_rule(1, 1000),
-        "q": array_rule(STRING),
-    }
-    for name, each_filter in filters.items():
-        value_rule = each_filter.operator.value_rule(rules[each_filter.field])
-        if value_rule is not None:
-            parameters[name] = array_rule(value_rule)
-    return parameters
 
 
 RESOURCES: dict[str, Resource] = {}
@@ -1300,18 +1297,16 @@ class Sessions:
             return self._named[name]
 
     def reset(self, name: str | None) -> None:
-        """Put a fresh session in the place of the one with this name.
+        """Forget a session, so that the next request with its name begins a fresh one.
 
-        Requests that are still under way go on with the old one, where nobody looks
-        any more. Those that it holds are let go.
+        Requests that are still under way go on in the old one, where nobody looks any
+        more. Those that it holds are let go.
         """
-        old = self.get(name)
-        fresh = Session(name, self._seed)
         with self._lock:
             if name is None:
-                old = self._default
-                self._default = fresh
+                old: Session | None = self._default
+                self._default = Session(None, self._seed)
             else:
-                old = self._named.get(name, old)
-                self._named[name] = fresh
-        old.faults.clear()
+                old = self._named.pop(name, None)
+        if old is not None:
+            old.faults.clear()
