@@ -1252,7 +1252,7 @@ def test_a_reader_sees_all_tables_at_one_moment():
     shared = new_store()
 
     def write_or_read(thread):
-        for number in range(100):
+        for _ in range(100):
             if thread % 2:
                 id = shared.create(ITEMS, {"name": "x"}).record.id
                 body = {"internal_number": id, "items": [{"item_id": id}]}
