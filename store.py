@@ -92,7 +92,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 
 
 def types_of(rule: Rule) -> list[str]:
-    """The names of the types that a rule allows; in the rule, one stands by itself."""
+    """The names of the types that a rule allows: one, a list of them, or none."""
     types = rule.get("type", [])
     if isinstance(types, str):
         return [types]
@@ -150,8 +150,8 @@ def has_format(value: str, name: str) -> bool:
     return FORMATS[name](value)
 
 
-# The words that limit a single value. Each test is given the value and what the rule
-# says about it. They are asked only once the value is known to have the right type.
+# The words that limit a single value. A test is called with the value and with what
+# stands beside the word in the rule, once the value is known to have the right type.
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": is_one_of,
     "minimum": operator.ge,
@@ -162,7 +162,7 @@ TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "pattern": matches,
     "format": has_format,
 }
-# The words that `check` reads by itself, and those that only inform.
+# The words that the functions below handle, and those that only inform.
 STRUCTURE = ("type", "properties", "required", "additionalProperties", "items")
 ANNOTATIONS = ("description", "readOnly")
 
@@ -190,6 +190,7 @@ def require_known(name: str, known: Collection[str]) -> None:
 # JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
 MAX_INTEGER = 2**53 - 1
 
+# A pattern for text with at least one character that is no white space.
 NOT_BLANK = r"^\s*\S[\s\S]*$"
 
 
@@ -362,9 +363,8 @@ def read_text(rule: Rule, text: str) -> Any:
 # field's metadata, a place that dataclasses offer and do not use themselves.
 # ----------------------------------------------------------------------
 
-READ_ONLY = {
-    "readOnly": True
-}  # given by the store, and ignored where a client sends it
+# The store gives these fields their values. What a client sends for them is ignored.
+READ_ONLY = {"readOnly": True}
 
 
 class Reference(NamedTuple):
@@ -392,7 +392,10 @@ class Record:
         return [(name, getattr(self, name)) for name in self.unique_fields]
 
     def references(self) -> dict[str, Reference]:
-        """The rows that must exist as long as this record does, by the naming place."""
+        """The rows that this record names, by the place where it names them.
+
+        They must exist as long as this record does.
+        """
         return {}
 
 
@@ -456,16 +459,17 @@ class Order(Record):
 
 
 class Operator(NamedTuple):
-    """How a filter compares the value of a row with a wanted one."""
+    """How a filter compares the value that a row has with a wanted one."""
 
-    holds: Callable[[Any, Any], bool]  # given the value of a row, and the wanted one
-    # Given a field's rule, the rule for one wanted value; None if the field is not to
-    # have this operator.
+    # Called with the row's value and the wanted one: whether the row stays in the list.
+    holds: Callable[[Any, Any], bool]
+    # Called with the rule of a field: the rule for a wanted value, or None if fields
+    # like this one do not have the operator.
     value_rule: Callable[[Rule], Rule | None]
-    # Whether it looks for what comes before or after: then it passes over null.
+    # Whether it asks what comes first. Null neither precedes nor follows anything.
     ordered: bool = False
-    # What to do with a filter that is given several times: hand all the wanted values
-    # to `holds` as a list, or ask for each of them in turn, so that all must hold.
+    # A filter can be given several times. Then `holds` is called once with a list of all
+    # wanted values, or else with each of them, and must be true for all.
     takes_list: bool = False
 
 
@@ -536,7 +540,10 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
 
     One that may be given several times is an array. Of the others the last one counts.
     """
-    names = list(dict.fromkeys(each_filter.field for each_filter in filters.values()))
+    names: list[str] = []
+    for each_filter in filters.values():
+        if each_filter.field not in names:
+            names.append(each_filter.field)
     sort_item = f"-?({'|'.join(names)})"
     parameters = {
         "sort": make_rule(
@@ -691,7 +698,7 @@ class Table:
         # Two indexes, so that a write need not look at every row: which row has a
         # unique value, and how often the rows of this table name another row.
         self.owners: dict[tuple[str, Any], str] = {}
-        self.naming: Counter[Reference] = Counter()
+        self.naming_counts: Counter[Reference] = Counter()
 
     def copy(self) -> "Table":
         """Another table with the same rows."""
@@ -700,7 +707,7 @@ class Table:
         table.next_number = self.next_number
         table.version = self.version
         table.owners = self.owners.copy()
-        table.naming = self.naming.copy()
+        table.naming_counts = self.naming_counts.copy()
         return table
 
     def put(self, record: Record) -> Row:
@@ -723,13 +730,13 @@ class Table:
         for unique_value in record.unique_values():
             self.owners[unique_value] = record.id
         for reference in record.references().values():
-            self.naming[reference] += 1
+            self.naming_counts[reference] += 1
 
     def _leave_indexes(self, record: Record) -> None:
         for unique_value in record.unique_values():
             del self.owners[unique_value]
         for reference in record.references().values():
-            self.naming[reference] -= 1
+            self.naming_counts[reference] -= 1
 
 
 Tables = dict[str, Table]  # by the name of the resource
@@ -1078,7 +1085,7 @@ class Store:
         """Check that no row names the one that is about to be deleted."""
         reference = Reference(resource.name, id)
         for table in self._tables.values():
-            if table.naming[reference] == 0:
+            if table.naming_counts[reference] == 0:
                 continue
             for row in table.rows.values():
                 if reference in row.record.references().values():
