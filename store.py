@@ -468,8 +468,8 @@ class Operator(NamedTuple):
     value_rule: Callable[[Rule], Rule | None]
     # Whether it asks what comes first. Null neither precedes nor follows anything.
     ordered: bool = False
-    # A filter can be given several times. Then `holds` is called once with a list of all
-    # wanted values, or else with each of them, and must be true for all.
+    # A filter can be given several times. Then `holds` is called once, with a list of
+    # the wanted values, or else with each of them, and must be true for all.
     takes_list: bool = False
 
 
