@@ -591,7 +591,6 @@ class Resource:
 
     def _add(self, column: Field[Any]) -> None:
         rule = dict(column.metadata)
-        verify(rule)
         self.rules[column.name] = rule
         if "readOnly" not in rule:
             self.writable.append(column.name)
