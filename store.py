@@ -957,6 +957,10 @@ class Snapshot(NamedTuple):
     version: int
 
 
+# The versions, written as texts, of which a row must have one; None means any version.
+Versions = Container[str] | None
+
+
 class Store:
     """The rows of one session. Every method may be called from any thread."""
 
@@ -1009,9 +1013,8 @@ class Store:
             )
             self._check_ties(resource, record)
             table = self._table_to_change(resource)
-            table.next_number = (
-                number + 1
-            )  # so that the id of a deleted row never returns
+            # Counted up here, and never down: the id of a deleted row does not return.
+            table.next_number = number + 1
             return table.put(record)
 
     def update(
@@ -1019,12 +1022,13 @@ class Store:
         resource: Resource,
         id: str,
         body: Mapping[str, Any],
-        expected: Container[str] | None = None,
+        expected: Versions = None,
     ) -> Row:
-        """Merge fields into a row; `expected` is as in `delete`.
+        """Merge fields into a row that has an expected version.
 
-        Raises NotFoundError, StaleError, InvalidError, ConflictError: the first of them
-        that applies.
+        Raises NotFoundError, StaleError, InvalidError, ConflictError: the first that
+        applies. The body is checked before the lock is taken, as that may take a while;
+        what is wrong with it is told only if the row is there and as expected.
         """
         problems = list(check(resource.change_schema, body))
         with self._lock:
@@ -1035,13 +1039,10 @@ class Store:
             self._check_ties(resource, record)
             return self._table_to_change(resource).put(record)
 
-    def delete(
-        self, resource: Resource, id: str, expected: Container[str] | None = None
-    ) -> None:
-        """Remove a row.
+    def delete(self, resource: Resource, id: str, expected: Versions = None) -> None:
+        """Remove a row that has an expected version.
 
-        `expected` has the versions, as texts, of which the row must have one; None
-        stands for any. Raises NotFoundError, StaleError, ConflictError.
+        Raises NotFoundError, StaleError, ConflictError: the first that applies.
         """
         with self._lock:
             self._find(resource, id, expected)
@@ -1057,9 +1058,7 @@ class Store:
 
     # The methods below are called by those above, with the lock held.
 
-    def _find(
-        self, resource: Resource, id: str, expected: Container[str] | None = None
-    ) -> Row:
+    def _find(self, resource: Resource, id: str, expected: Versions = None) -> Row:
         row = self._tables[resource.name].rows.get(id)
         if row is None:
             raise NotFoundError(f"{resource.title} not found")
