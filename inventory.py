@@ -8,7 +8,17 @@ The sections stand in the order in which a request meets them, after `create_app
     Mock controls, Description, Home page
     Settings, Seeds, Running: what happens before the first request
 
-The rules for the data, and all locks, are in store.py.
+The rules for the data, and all locks, are in store.py. Words that both modules use:
+
+    session      the data of one test, chosen by a header or a cookie (not Flask's)
+    fault        something that a test has ordered to go wrong
+    journal      the list of the requests that have come
+    tag          a version of a row or a list in the header ETag. Sent back, it means
+                 "tell me only what is newer" (If-None-Match) or "change it only if it
+                 is still this one" (If-Match)
+    origin       scheme, host and port of a page. A browser lets a page ask another
+                 origin only if that allows it (CORS). For some requests it asks first:
+                 that OPTIONS request is called a preflight
 """
 
 import codecs
@@ -82,8 +92,8 @@ def create_app(**arguments: object) -> Flask:
     json_provider = DefaultJSONProvider(app)
     json_provider.sort_keys = False  # fields are shown in the order of the contract
     app.json = json_provider
-    # Otherwise Flask redirects from /items/ to /items, and browsers reject a redirect
-    # of the question that they ask before a request to another origin.
+    # Without these, Flask would redirect /items/ and //items to /items. A browser does
+    # not accept a redirect as the answer to a preflight (see `is_preflight`).
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
 
@@ -92,17 +102,22 @@ def create_app(**arguments: object) -> Flask:
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(StoreError, answer_store_error)
 
+    add_routes(app, settings.api)
+    return app
+
+
+def add_routes(app: Flask, api: str) -> None:
+    """Register the views. Those of the resources are registered once for each."""
     for name, resource in RESOURCES.items():
         app.register_blueprint(
             resource_views,
             name=name,
-            url_prefix=f"{settings.api}/{name}",
-            url_defaults={"resource": resource},  # an argument of each view
+            url_prefix=f"{api}/{name}",
+            url_defaults={"resource": resource},  # the argument `resource` of each view
         )
-    app.register_blueprint(mock_views, url_prefix=f"{settings.api}/mock")
-    app.register_blueprint(description_views, url_prefix=settings.api)
+    app.register_blueprint(mock_views, url_prefix=f"{api}/mock")
+    app.register_blueprint(description_views, url_prefix=api)
     app.add_url_rule("/", view_func=home)
-    return app
 
 
 def allow_origins(app: Flask, origins: list[str]) -> None:
@@ -121,15 +136,16 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 # Arrival
 #
 # Flask calls `arrive` before the view. If it returns a response, that is the answer and
-# the view is skipped. At last Flask calls `leave` with the response, whoever made it.
-# What one function keeps for another is in `g`, which lives as long as the request.
+# the view is skipped. At last Flask calls `leave` with the response, whoever made it:
+# `arrive`, a view, or an error handler. What one function keeps for another is in `g`,
+# which lives as long as the request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
 STATE_LIMIT = 2**26
 JOURNAL_BODY_LIMIT = 10 * 2**10
 HOLD_LIMIT = 30  # seconds
-DROPPED = 0  # stands in journal and log where a status would, for there was no answer
+DROPPED = 0  # in journal and log, the status of a request whose connection was closed
 
 # What a query may ask of the mock itself, beside the parameters of the resource.
 MOCK_PARAMETERS = {"_delay": store.DELAY, "_status": store.ERROR_STATUS}
@@ -145,37 +161,32 @@ def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> Non
         session = sessions.get(session_name())
         g.mock_session = session
         g.started_at = time.perf_counter()
-        g.body = b""
+        g.body = b""  # if it cannot be read, `leave` finds an empty one
         path = path_below(settings.api)
         if path is None:
             g.body = read_body()
             return None
+        # Before the body is read, so that the journal has too large ones as well.
         g.entry = write_down(session, path)
         g.body = read_body()
         return apply_fault(session, path, settings.delay)
 
     @app.after_request
     def leave(response: Response) -> Response:
-        entry = g.get("entry")
-        if entry is not None:
-            duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
-            g.mock_session.journal.complete(
-                entry, response.status_code, duration_ms, journal_body()
-            )
-        # A page is always to see what the server has, and not a copy that the browser
-        # has kept. Tags are for scripts that send them.
+        complete_entry(response.status_code)
+        # A browser is not to keep copies: a page is to see what the server has now.
         response.headers["Cache-Control"] = "no-store"
         if response.status_code == DROPPED:
-            with suppress(OSError):  # the client may have gone by itself
-                request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+            close_connection()
         return response
 
 
 def is_preflight() -> bool:
-    """Whether a browser asks if a page may send a request to another origin (CORS).
+    """Whether this is a preflight: a browser asks if a page of another origin may send
+    the request that it has in mind (CORS).
 
-    Flask answers that by itself, but only for routes that exist: then a page could not
-    see that another one is a 404.
+    Flask answers it by itself, but only on routes that exist. On any other path the
+    page would then see a network error in place of the 404.
     """
     if request.method != "OPTIONS":
         return False
@@ -195,9 +206,10 @@ def session_name() -> str | None:
 
 
 def path_below(api: str) -> str | None:
-    """The path of a request to a resource, or to nothing that exists, below the API.
+    """What follows the path of the API, as `/items/1`.
 
-    None for all else, which is neither recorded nor made to fail.
+    None for a request that is neither recorded nor made to fail: one to the mock
+    controls, to the description, or to no part of the API.
     """
     whole_path = request.path
     if not whole_path.startswith(f"{api}/"):
@@ -227,8 +239,9 @@ def read_body() -> bytes:
     limit = BODY_LIMIT
     if request.endpoint == "mock.replace_state":
         limit = STATE_LIMIT
-    # Werkzeug cuts a body of undeclared length at its own limit without a word. One
-    # byte more shows that there was more.
+    # A body may come in pieces, without its length in a header. Werkzeug then stops at
+    # its limit and does not tell. With a limit of one byte more, we see that by the
+    # length of what was read.
     request.max_content_length = limit + 1
     body = request.get_data()
     if len(body) > limit:
@@ -240,7 +253,8 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
     """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
     asked = read_mock_query()
     if "_status" in asked:
-        fault, cleared = Fault(path="*", status=asked["_status"]), Event()
+        fault = Fault(path="*", status=asked["_status"])
+        cleared = Event()  # nobody waits for it, as this fault does not hold
     else:
         fault, cleared = session.faults.take(request.method, path.rstrip("/") or "/")
 
@@ -248,13 +262,15 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
     if delay > 0:
         time.sleep(delay / 1000)  # no lock is held, so other requests go on
     if fault.hold:
-        cleared.wait(HOLD_LIMIT)
+        cleared.wait(HOLD_LIMIT)  # until the faults are cleared
 
     if not fault.fails:
         return None
     if not fault.after:
         return failure(fault)
 
+    # The request is to be carried out. Flask calls this function once the view has
+    # answered, before `leave`, and what it returns takes the place of the answer.
     @after_this_request
     def lose_answer(_: Response) -> Response:
         return failure(fault)
@@ -265,22 +281,39 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
 def read_mock_query() -> dict[str, int]:
     """What the query asks of the mock. Raises InvalidError."""
     if not request.query_string:
-        return {}
+        return {}  # most requests have none, and reading one takes time
     names = [name for name in MOCK_PARAMETERS if name in request.args]
     return read_query(MOCK_PARAMETERS, names)
 
 
 def failure(fault: Fault) -> Response:
-    """What the client gets of a fault that fails."""
+    """What the client gets in place of an answer."""
     if fault.drop and "werkzeug.socket" in request.environ:
         return Response(status=DROPPED)
-    status = fault.status
-    if fault.drop or status is None:
-        status = 503  # the server does not let us drop the connection
+    status = 503  # for a drop, where the server does not let us close its connections
+    if fault.status is not None and not fault.drop:
+        status = fault.status
     response = error_response(status, status_phrase(status), {"injected": True})
     if fault.retry_after is not None:
         response.headers["Retry-After"] = str(fault.retry_after)
     return response
+
+
+def complete_entry(status: int) -> None:
+    """Add to the journal what became of the request, if it is one that is recorded."""
+    entry = g.get("entry")
+    if entry is not None:
+        duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
+        g.mock_session.journal.complete(entry, status, duration_ms, journal_body())
+
+
+def close_connection() -> None:
+    """Close the connection, so that nothing of the response reaches the client.
+
+    It still goes through Werkzeug's server, which logs it and cannot send it any more.
+    """
+    with suppress(OSError):  # the client may have closed it
+        request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
 
 
 def journal_body() -> Any:
@@ -298,8 +331,8 @@ def journal_body() -> Any:
 # Resources
 #
 # The same five views serve every resource. A view asks the store and makes an answer of
-# what it gets. It checks nothing: what the store refuses is raised, and becomes an
-# answer in `answer_store_error`.
+# what it gets. There are no errors in a view: what is wrong with a request is raised
+# where it is found, and becomes an answer in the section after this one.
 # ----------------------------------------------------------------------
 
 resource_views = Blueprint("resource", __name__)
@@ -361,28 +394,33 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     """The object that a JSON text is. Raises InvalidError."""
     value = parse_json(raw)
     if not isinstance(value, dict):
-        raise InvalidError("Bad request", {"body": "Body must be a JSON object"})
+        raise bad_body("Body must be a JSON object")
     return value
 
 
 NESTING_LIMIT = 500
+TOO_DEEP = f"Body must not be nested deeper than {NESTING_LIMIT} levels"
 
 
 def parse_json(raw: bytes) -> Any:
     """The value of a JSON text (RFC 8259) in UTF-8. Raises InvalidError."""
     try:
         value = json.loads(raw.decode(), parse_float=finite, parse_constant=finite)
-        if nesting(value) > NESTING_LIMIT:
-            raise RecursionError
+        levels = nesting(value)
     except ValueError as error:
-        problem = f"Body is not JSON: {error}"
+        raise bad_body(f"Body is not JSON: {error}") from None
     except RecursionError:
-        # Python's own limit lies higher, and depends on who is calling. What is read
-        # here can be written again wherever that is done.
-        problem = f"Body must not be nested deeper than {NESTING_LIMIT} levels"
-    else:
-        return value
-    raise InvalidError("Bad request", {"body": problem})
+        raise bad_body(TOO_DEEP) from None
+    # Python's own limit lies higher, but depends on how deep the calls are just then. A
+    # value that could be read there might be too deep to be written elsewhere.
+    if levels > NESTING_LIMIT:
+        raise bad_body(TOO_DEEP)
+    return value
+
+
+def bad_body(problem: str) -> InvalidError:
+    """The error for a body that is not the JSON that is needed."""
+    return InvalidError("Bad request", {"body": problem})
 
 
 def finite(text: str) -> float:
@@ -433,21 +471,21 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
         rule = parameters[name]
         texts = request.args.getlist(name)
         if rule["type"] == "array":
-            rule = rule["items"]
-            values[name] = [store.read_text(rule, text) for text in texts]
+            element_rule = rule["items"]
+            values[name] = [store.read_text(element_rule, text) for text in texts]
             for value in values[name]:
-                problems.extend(store.check(rule, value, name))
+                problems.extend(store.check(element_rule, value, name))
         else:
-            values[name] = store.read_text(rule, texts[-1])
+            values[name] = store.read_text(rule, texts[-1])  # the last one counts
             problems.extend(store.check(rule, values[name], name))
     store.refuse(problems)
     return values
 
 
 def expected_versions() -> ETags | None:
-    """The tags in If-Match (RFC 9110 §13.1.1), of which a row must have one.
+    """The tags in the header If-Match (RFC 9110 §13.1.1), or None without it.
 
-    None without that header. `"7" in tags` is how the store asks for the version 7.
+    The version of the row must be one of them. The store asks by `"7" in tags`.
     """
     if "If-Match" not in request.headers:
         return None
@@ -468,7 +506,7 @@ def json_response(body: bytes, status: int = 200) -> Response:
 
 
 def json_array(rows: Iterable[Row]) -> bytes:
-    """Rows as a JSON array, one a line."""
+    """Rows as a JSON array. Each row ends in a line break."""
     elements = b",".join([row.json for row in rows])
     return b"".join([b"[", elements, b"]\n"])
 
@@ -491,7 +529,8 @@ def row_response(row: Row, status: int = 200) -> Response:
 def conditional(response: Response, version: int) -> Response:
     """The answer to a read: 304 for a client that has this version already.
 
-    See RFC 9110 §13.1.2. Werkzeug sends no body with a 304.
+    See RFC 9110 §13.1.2. Werkzeug sends no body with a 304. Tags that are marked as
+    weak (W/"7") count as well.
     """
     if request.if_none_match.contains_weak(str(version)):
         response.status_code = 304
@@ -543,7 +582,7 @@ STATUSES = {
     store.ConflictError: 409,
     store.StaleError: 412,
 }
-# Where the standard's own phrase would say less.
+# Instead of the phrases of the standard, "Not found" and "Request entity too large".
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
 JSON_WANTED = "Body must be declared as JSON, by Content-Type: application/json"
 
@@ -715,7 +754,10 @@ def show_health() -> ResponseReturnValue:
 @description_views.get("/openapi.json")
 def show_description() -> ResponseReturnValue:
     """Describe the API in OpenAPI 3.1."""
-    health_schema = store.object_rule(dict.fromkeys(HEALTH, store.STRING), HEALTH)
+    health_schema = store.object_rule(
+        {"status": store.STRING, "version": store.STRING},
+        required=["status", "version"],
+    )
     error_schema = store.object_rule(
         {"error": store.STRING, "details": store.ANY_OBJECT}, required=["error"]
     )
@@ -747,8 +789,13 @@ def describe_health() -> dict[str, Any]:
     return {
         "operationId": "getHealth",
         "summary": show_health.__doc__,
-        "parameters": [parameter("header", "X-Mock-Session", store.SESSION_NAME)],
-        "responses": {"200": answer(200, "Health"), "400": answer(400, "Error")},
+        "parameters": [
+            describe_parameter("header", "X-Mock-Session", store.SESSION_NAME)
+        ],
+        "responses": {
+            "200": describe_response(200, "Health"),
+            "400": describe_response(400, "Error"),
+        },
     }
 
 
@@ -766,10 +813,16 @@ def describe_operation(
     if view is list_rows:
         operation["operationId"] = f"{method}{title}List"
     if view is create_row:
-        operation["requestBody"] = {"required": True, "content": content(f"New{title}")}
+        operation["requestBody"] = {
+            "required": True,
+            "content": describe_content(f"New{title}"),
+        }
     if view is update_row:
         schema_name = f"{title}Change"
-        operation["requestBody"] = {"required": True, "content": content(schema_name)}
+        operation["requestBody"] = {
+            "required": True,
+            "content": describe_content(schema_name),
+        }
     return operation
 
 
@@ -777,16 +830,16 @@ def describe_parameters(
     resource: Resource, view: Callable[..., Response]
 ) -> list[dict[str, Any]]:
     """What a route takes beside a body."""
-    parameters = [parameter("header", "X-Mock-Session", store.SESSION_NAME)]
+    parameters = [describe_parameter("header", "X-Mock-Session", store.SESSION_NAME)]
     if view in (show_row, update_row, delete_row):
-        parameters.append(parameter("path", "id", store.STRING))
+        parameters.append(describe_parameter("path", "id", store.STRING))
     if view in (list_rows, show_row):
-        parameters.append(parameter("header", "If-None-Match", store.STRING))
+        parameters.append(describe_parameter("header", "If-None-Match", store.STRING))
     if view in (update_row, delete_row):
-        parameters.append(parameter("header", "If-Match", store.STRING))
+        parameters.append(describe_parameter("header", "If-Match", store.STRING))
     if view is list_rows:
         for name, rule in resource.parameters.items():
-            parameters.append(parameter("query", name, rule))
+            parameters.append(describe_parameter("query", name, rule))
     return parameters
 
 
@@ -797,17 +850,17 @@ def describe_responses(
     title = resource.title
     responses = {}
     if view is list_rows:
-        responses["200"] = answer(200, f"{title}List", f"{title}Page")
+        responses["200"] = describe_response(200, f"{title}List", f"{title}Page")
     if view is create_row:
-        responses["201"] = answer(201, title)
+        responses["201"] = describe_response(201, title)
     if view in (show_row, update_row):
-        responses["200"] = answer(200, title)
+        responses["200"] = describe_response(200, title)
     if view is delete_row:
-        responses["204"] = answer(204)
+        responses["204"] = describe_response(204)
     if view in (list_rows, show_row):
-        responses["304"] = answer(304)
+        responses["304"] = describe_response(304)
     for status in describe_errors(view):
-        responses[str(status)] = answer(status, "Error")
+        responses[str(status)] = describe_response(status, "Error")
     return responses
 
 
@@ -825,7 +878,7 @@ def describe_errors(view: Callable[..., Response]) -> list[int]:
     return errors
 
 
-def parameter(place: str, name: str, rule: Rule) -> dict[str, Any]:
+def describe_parameter(place: str, name: str, rule: Rule) -> dict[str, Any]:
     """A parameter in a path, a header or a query."""
     described = {"in": place, "name": name, "required": place == "path", "schema": rule}
     if rule["type"] == "array":
@@ -836,15 +889,15 @@ def parameter(place: str, name: str, rule: Rule) -> dict[str, Any]:
     return described
 
 
-def answer(status: int, *schema_names: str) -> dict[str, Any]:
+def describe_response(status: int, *schema_names: str) -> dict[str, Any]:
     """A response with a body of one of some schemas, or without a body."""
     described: dict[str, Any] = {"description": status_phrase(status)}
     if schema_names:
-        described["content"] = content(*schema_names)
+        described["content"] = describe_content(*schema_names)
     return described
 
 
-def content(*schema_names: str) -> dict[str, Any]:
+def describe_content(*schema_names: str) -> dict[str, Any]:
     """A JSON body of one of some schemas."""
     schemas = [reference_to(name) for name in schema_names]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
@@ -883,7 +936,8 @@ def describe_schemas(resource: Resource) -> dict[str, Any]:
 def describe_defaults(resource: Resource) -> dict[str, Rule]:
     """The properties of a new row, which tell in words what is filled in.
 
-    With the schema's own word, `default`, generators of types make a field mandatory.
+    JSON Schema has the word `default` for that. But tools that generate types from a
+    description make fields with a default mandatory, and these are optional.
     """
     properties = dict(resource.create_schema["properties"])
     for name in resource.writable:
@@ -905,9 +959,9 @@ def describe_defaults(resource: Resource) -> dict[str, Rule]:
 
 def home() -> ResponseReturnValue:
     """Show this page; as JSON to clients that prefer it."""
-    name = request.args.get("session")
-    if name is not None:
-        store.refuse(store.check(store.SESSION_NAME, name, "session"))
+    session = request.args.get("session")
+    if session is not None:
+        store.refuse(store.check(store.SESSION_NAME, session, "session"))
     about = {"name": "Inventory API", "version": VERSION, "routes": list_routes()}
     accepted = request.accept_mimetypes
     if accepted.best_match(["text/html", "application/json"]) == "application/json":
@@ -915,7 +969,7 @@ def home() -> ResponseReturnValue:
     return render_template_string(
         PAGE,
         api=current_app.config["SETTINGS"].api,
-        session=name,
+        session=session,
         resources=list(RESOURCES),
         methods=store.METHODS,
         **about,
@@ -994,8 +1048,9 @@ class Settings:
     def origins(self) -> list[str]:
         """The allowed origins, as Flask-CORS takes them.
 
-        It reads what has a bracket in it, as an IPv6 address has, as a pattern. So each
-        origin is given as a pattern that matches it alone.
+        It takes a text with a bracket in it for a regular expression, and IPv6
+        addresses have brackets. So each origin is given as an expression that matches
+        it alone.
         """
         if self.cors_origins == "*":
             return ["*"]
@@ -1006,7 +1061,7 @@ class Settings:
 def load_settings(arguments: Mapping[str, object]) -> Settings:
     """Settings from arguments, else from the environment, else their defaults.
 
-    An empty one counts as not given, but an empty argument hides the environment.
+    An empty text means the default: `seed=""` means no seed, even if SEED is set.
     Raises InvalidError with the name of the setting and the value that came.
     """
     names = [setting.name for setting in fields(Settings)]
@@ -1065,17 +1120,28 @@ def load_seed(seed: str) -> store.Tables:
         return store.read_state(demo_state(), store.timestamp(SEED_START))
     if not seed.endswith(".json"):
         return store.make_tables({"items": generated_items(int(seed))})
+    return load_file(seed)
+
+
+def load_file(path: str) -> store.Tables:
+    """The tables for a file in the form of a state. Raises InvalidError."""
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise bad_seed(path, str(error.strerror)) from None
     try:
         # Some editors begin a file with a byte order mark, which is no part of JSON.
-        raw = Path(seed).read_bytes().removeprefix(codecs.BOM_UTF8)
-        return store.read_state(parse_object(raw), store.timestamp(datetime.now(UTC)))
-    except OSError as error:
-        problem = str(error.strerror)
+        state = parse_object(raw.removeprefix(codecs.BOM_UTF8))
+        return store.read_state(state, store.timestamp(datetime.now(UTC)))
     except InvalidError as error:
-        place, sentence = next(iter(error.problems.items()))
-        problem = f"{place}: {sentence}"
-    store.refuse([("SEED", f"SEED {seed}: {problem}")])
-    raise AssertionError("refuse has raised")
+        first_place, sentence = list(error.problems.items())[0]
+        raise bad_seed(path, f"{first_place}: {sentence}") from None
+
+
+def bad_seed(path: str, problem: str) -> InvalidError:
+    """The error for a seed file that cannot be used."""
+    sentence = f"SEED {path}: {problem}"
+    return InvalidError(sentence, {"SEED": sentence})
 
 
 def demo_state() -> dict[str, list[dict[str, Any]]]:
@@ -1126,12 +1192,16 @@ def generated_items(size: int) -> Iterator[store.Item]:
 # Running
 # ----------------------------------------------------------------------
 
-# How many connections may wait to be accepted.
+# How many connections may wait to be accepted. Werkzeug's own number is 128.
 BACKLOG = 1024
 
 
 class RequestHandler(WSGIRequestHandler):
-    """Werkzeug's handler, with a log for people, and JSON for what is not HTTP."""
+    """How the server logs a request, and answers what is not HTTP: in JSON.
+
+    The two attributes that begin with `error_` belong to Python's http.server, which
+    uses them for requests that it cannot read and so does not give to Flask.
+    """
 
     error_content_type = "application/json"
     error_message_format = '{"error": "%(explain)s"}\n'
@@ -1152,8 +1222,9 @@ def say(line: str) -> None:
 def stop(signal_number: int, frame: FrameType | None) -> None:
     """End the process at once.
 
-    There is nothing to save. An exception, which is the usual way, would come in the
-    middle of whatever the main thread does, such as starting another thread.
+    Python's own way is an exception in the main thread, which can strike while that
+    thread is starting another one, and then ends in an error message. As there is
+    nothing to save, nothing has to be ended in order.
     """
     os._exit(0)
 
@@ -1168,14 +1239,17 @@ def main() -> None:
         sys.exit(f"inventory: {error}")
     settings = app.config["SETTINGS"]
     RequestHandler.controls = f"{settings.api}/mock"
-    # If it cannot listen there, Werkzeug says why and ends the process.
-    server = make_server(
-        settings.host,
-        settings.port,
-        app,
-        threaded=True,
-        request_handler=RequestHandler,
-    )
+    try:
+        server = make_server(
+            settings.host,
+            settings.port,
+            app,
+            threaded=True,
+            request_handler=RequestHandler,
+        )
+    except SystemExit:  # Werkzeug has told the reason, but not all that it depends on
+        place = f"HOST {settings.host} and PORT {settings.port}"
+        sys.exit(f"inventory: {place} must be free, and an address of this machine")
     server.socket.listen(BACKLOG)
     host = str(server.server_address[0])
     if ":" in host:
@@ -1212,7 +1286,7 @@ PAGE = """<!doctype html>
   h1 { margin: 0; font-size: 1.6rem }
   h2 { margin: 0 0 .75rem; font-size: 1.1rem }
   p { margin: .25rem 0 .75rem }
-  code, pre, .requests, .rules { font: .875rem/1.5 ui-monospace, monospace }
+  code, pre, .requests, .faults { font: .875rem/1.5 ui-monospace, monospace }
   a { color: var(--accent) }
   .soft { color: var(--soft) }
   .columns { display: grid; gap: 1.25rem; margin: 1.25rem 0 }
@@ -1241,7 +1315,7 @@ PAGE = """<!doctype html>
   .problem { color: var(--bad); margin: 0 }
   .problem:empty { display: none }
   .news { min-height: 1.5rem; margin: .5rem 0 0; font-weight: 600 }
-  .requests, .rules { list-style: none; margin: 0; padding: 0 }
+  .requests, .faults { list-style: none; margin: 0; padding: 0 }
   .scroll { height: 24rem; overflow: auto }
   .requests li { border-top: 1px solid var(--line) }
   .requests summary { display: grid; gap: 0 .75rem; padding: .3rem 0; cursor: pointer;
@@ -1256,7 +1330,7 @@ PAGE = """<!doctype html>
   .duration { text-align: right }
   .good { color: var(--good) } .bad { color: var(--bad); font-weight: 700 }
   .pending { color: var(--wait); font-weight: 700 }
-  .rules { margin-top: .5rem }
+  .faults { margin-top: .5rem }
   td:nth-child(-n+2) { white-space: nowrap }
   table { width: 100%; border-collapse: collapse }
   th { text-align: left }
@@ -1357,18 +1431,18 @@ PAGE = """<!doctype html>
             aria-describedby="after-problem"> only after it is carried out</label>
           <p class="problem" id="after-problem"></p></div>
       </div>
-      <button class="main">Add the rule</button>
+      <button class="main">Add the fault</button>
     </form>
   </section>
-  <section aria-labelledby="rules-title">
+  <section aria-labelledby="faults-title">
     <div class="title">
-      <h2 id="rules-title">Rules that are left</h2>
+      <h2 id="faults-title">Faults that are left</h2>
       <button data-act="DELETE /mock/faults"
-        data-done="The rules are cleared, and what they held is let go.">
+        data-done="The faults are cleared, and what they held is let go.">
         Clear, and let held requests go</button>
     </div>
-    <p class="soft" id="no-rules">None.</p>
-    <ul class="rules" id="rules"></ul>
+    <p class="soft" id="no-faults">None.</p>
+    <ul class="faults" id="faults"></ul>
   </section>
   <section aria-labelledby="clock-title">
     <h2 id="clock-title">Clock</h2>
@@ -1385,7 +1459,7 @@ PAGE = """<!doctype html>
   </section>
   <section aria-labelledby="data-title">
     <h2 id="data-title">Data</h2>
-    <p class="soft">Back to the seed: rows, ids, clock, rules and journal.</p>
+    <p class="soft">Back to the seed: rows, ids, clock, faults and journal.</p>
     <button data-act="DELETE /mock/state" data-done="Everything is as it was seeded.">
       Reset the data</button>
   </section>
@@ -1485,10 +1559,10 @@ byId("now").value = new Date().toISOString()
 
 byId("fault-form").addEventListener("submit", event => {
   event.preventDefault()
-  act("The rule waits for its request.", "POST", "/mock/faults", readFault())
+  act("The fault waits for its request.", "POST", "/mock/faults", readFault())
 })
 
-// The rule that the form describes, with the fields of the kind that is chosen.
+// The fault that the form describes, with the fields of the kind that is chosen.
 function readFault() {
   const kind = byId("kind").value
   const fault = { method: byId("method").value, path: byId("path").value }
@@ -1527,8 +1601,8 @@ async function refresh() {
 function showGlance({ rows, clock, faults }) {
   for (const name of resources) byId(`count-${name}`).textContent = rows[name]
   byId("clock").textContent = clock.frozen ? `It stands at ${clock.now}.` : "It runs."
-  byId("no-rules").hidden = faults.length > 0
-  byId("rules").replaceChildren(...faults.map(fault => {
+  byId("no-faults").hidden = faults.length > 0
+  byId("faults").replaceChildren(...faults.map(fault => {
     const line = document.createElement("li")
     line.textContent = describeFault(fault)
     return line

@@ -30,9 +30,10 @@ from typing import Any, ClassVar, NamedTuple
 
 
 class StoreError(Exception):
-    """A refusal: its text is one sentence, and `problems` has a sentence by place.
+    """A refusal, told in one sentence.
 
-    A place says where in the data a problem is, such as `name` or `items[0].item_id`.
+    `problems` maps places to sentences. A place says where in the data something is
+    wrong, such as `name` or `items[0].item_id`.
     """
 
     def __init__(
@@ -64,10 +65,14 @@ MAX_PROBLEMS = 100
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise InvalidError with the first 100 problems; without any, do nothing."""
+    """Raise InvalidError if there are problems. Its sentence is that of the first.
+
+    `check`, below, finds the problems of a value; the two are used together.
+    """
     first_problems = dict(islice(problems, MAX_PROBLEMS))
-    for sentence in first_problems.values():
-        raise InvalidError(sentence, first_problems)
+    if first_problems:
+        sentences = list(first_problems.values())
+        raise InvalidError(sentences[0], first_problems)
 
 
 # ----------------------------------------------------------------------
@@ -111,6 +116,7 @@ def is_timestamp(text: str) -> bool:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return False
+    # A time without zone would be written without the Z, another zone with +02:00.
     return text.endswith("Z") and timestamp(moment) == text
 
 
@@ -124,6 +130,7 @@ def is_email(text: str) -> bool:
     return re.fullmatch(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)*", text) is not None
 
 
+# No field of items or orders is an email address. It is there for other resources.
 FORMATS: dict[str, Callable[[str], bool]] = {
     "date-time": is_timestamp,
     "email": is_email,
@@ -168,7 +175,7 @@ ANNOTATIONS = ("description", "readOnly")
 
 
 def verify(rule: Rule) -> None:
-    """Raise ValueError for a word, a type or a format that `check` would not obey."""
+    """Look at a rule itself: raise ValueError for a part that `check` would ignore."""
     for word in rule:
         require_known(word, [*TESTS, *STRUCTURE, *ANNOTATIONS])
     for name in types_of(rule):
@@ -268,7 +275,8 @@ SESSION_NAME = make_rule(
     "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
     pattern=r"^[A-Za-z0-9._-]{1,64}$",
 )
-# A path segment "." or ".." would be resolved by clients before they send it.
+# A client that is given the path /items/.. asks for / instead. So the pattern begins by
+# looking ahead that there is no more than one dot, or two, up to the end.
 ROW_ID = make_rule(
     "string",
     f"{SESSION_NAME['description']}, but not . or ..",
@@ -314,7 +322,7 @@ def check_properties(
         elif name in rule.get("required", ()):
             yield prefix + name, f"{label(name)} is required"
     if rule.get("additionalProperties", True):
-        return
+        return  # JSON Schema allows other names unless a rule says that it does not
     for name in value:
         if name not in properties:
             yield prefix + name, unknown_name(name, properties)
@@ -326,7 +334,7 @@ def unknown_name(name: str, allowed: Iterable[str]) -> str:
 
 
 def label(place: str) -> str:
-    """A place as a sentence begins with it: `items[0].item_id` becomes "Item id".
+    """How a sentence names a place: `items[0].item_id` is "Item id", `_delay` "Delay".
 
     Names in capitals, as settings have, stay as they are.
     """
@@ -341,7 +349,7 @@ def read_text(rule: Rule, text: str) -> Any:
     """Read the value that a text spells, as a query string or a setting has only texts.
 
     A text that spells no value of the rule's type is returned as it is, for `check` to
-    refuse.
+    refuse. So are numbers too long for anything that we compare them with.
     """
     types = types_of(rule)
     if text == "" and "null" in types:
@@ -378,7 +386,7 @@ class Reference(NamedTuple):
 class Record:
     """What every record has. The times are UTC; `updated_at` is None until a change."""
 
-    # Fields of which no two records of a resource have the same value, besides the id.
+    # The names of fields in which no two records of a resource may have the same value.
     unique_fields: ClassVar[tuple[str, ...]] = ()
 
     id: str = field(metadata={**ROW_ID, **READ_ONLY})
@@ -392,7 +400,7 @@ class Record:
         return [(name, getattr(self, name)) for name in self.unique_fields]
 
     def references(self) -> dict[str, Reference]:
-        """The rows that this record names, by the place where it names them.
+        """The rows that this record names, as `{"items[0].item_id": Reference(...)}`.
 
         They must exist as long as this record does.
         """
@@ -453,8 +461,9 @@ class Order(Record):
 # ----------------------------------------------------------------------
 # Filters
 #
-# `quantity_gte=5` filters a list by the field `quantity` and the operator `_gte`. The
-# table of operators says how each of them compares, and which values it takes.
+# `quantity_gte=5` filters a list by the field `quantity` and the operator `_gte`: a
+# row stays in the list if `operator.ge(row's quantity, 5)` is true. The table OPERATORS
+# says how each operator compares, and which values may stand behind the equals sign.
 # ----------------------------------------------------------------------
 
 
@@ -463,19 +472,20 @@ class Operator(NamedTuple):
 
     # Called with the row's value and the wanted one: whether the row stays in the list.
     holds: Callable[[Any, Any], bool]
-    # Called with the rule of a field: the rule for a wanted value, or None if fields
-    # like this one do not have the operator.
+    # A function that turns the rule of a field into the rule of a wanted value: "an
+    # integer from 0 to 99" into "an integer". It returns None for fields that do not
+    # have the operator, as numbers have no `_like`.
     value_rule: Callable[[Rule], Rule | None]
-    # Whether it asks what comes first. Null neither precedes nor follows anything.
+    # Whether it compares by size. Null has none, so rows with null are left out.
     ordered: bool = False
-    # A filter can be given several times. Then `holds` is called once, with a list of
-    # the wanted values, or else with each of them, and must be true for all.
+    # `status=a&status=b` is for rows with a or b: `holds` is given a list of both.
+    # `quantity_gt=1&quantity_gt=5` is for rows that pass both: `holds` is asked twice.
     takes_list: bool = False
 
 
-def same_type(rule: Rule) -> Rule | None:
-    """Values like those of the field itself. An empty text stands for null."""
-    value_rule = comparable_type(rule)
+def equality_rule(rule: Rule) -> Rule | None:
+    """A value like those of the field, null too; a query spells null as nothing."""
+    value_rule = ordering_rule(rule)
     if value_rule is None and "boolean" in types_of(rule):
         value_rule = BOOLEAN
     if value_rule is not None and "null" in types_of(rule):
@@ -483,8 +493,8 @@ def same_type(rule: Rule) -> Rule | None:
     return value_rule
 
 
-def comparable_type(rule: Rule) -> Rule | None:
-    """Values like those of the field, if one can come before another."""
+def ordering_rule(rule: Rule) -> Rule | None:
+    """A value like those of the field, if they can be put in an order."""
     if "enum" in rule:
         return choice_rule(rule["enum"])
     for value_rule in (STRING, INTEGER, NUMBER):
@@ -493,8 +503,8 @@ def comparable_type(rule: Rule) -> Rule | None:
     return None
 
 
-def text_only(rule: Rule) -> Rule | None:
-    """Any text, if the field holds strings."""
+def search_rule(rule: Rule) -> Rule | None:
+    """A text to look for, if the field holds strings."""
     if "string" in types_of(rule):
         return STRING
     return None
@@ -506,13 +516,13 @@ def contains_text(value: str | None, text: str) -> bool:
 
 
 OPERATORS = {
-    "": Operator(is_one_of, same_type, takes_list=True),
-    "_ne": Operator(operator.ne, same_type),
-    "_gt": Operator(operator.gt, comparable_type, ordered=True),
-    "_gte": Operator(operator.ge, comparable_type, ordered=True),
-    "_lt": Operator(operator.lt, comparable_type, ordered=True),
-    "_lte": Operator(operator.le, comparable_type, ordered=True),
-    "_like": Operator(contains_text, text_only),
+    "": Operator(is_one_of, equality_rule, takes_list=True),
+    "_ne": Operator(operator.ne, equality_rule),
+    "_gt": Operator(operator.gt, ordering_rule, ordered=True),
+    "_gte": Operator(operator.ge, ordering_rule, ordered=True),
+    "_lt": Operator(operator.lt, ordering_rule, ordered=True),
+    "_lte": Operator(operator.le, ordering_rule, ordered=True),
+    "_like": Operator(contains_text, search_rule),
 }
 
 
@@ -568,6 +578,7 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
 # of this section, and the service has its routes, lists, checks and description.
 # ----------------------------------------------------------------------
 
+# A rule without type and tests, which any value obeys.
 IGNORED: Rule = {"description": "ignored, so that a row can be sent back as it came"}
 
 
@@ -596,7 +607,8 @@ class Resource:
             self.writable.append(column.name)
         if column.default is not MISSING:
             self.defaults[column.name] = column.default
-        # JSON has neither enums nor tuples; a frozen record has no lists.
+        # JSON has neither enums nor tuples, so what comes as JSON is converted: a
+        # string by the enum class, which is the field's type, and a list by tuple.
         if "enum" in rule:
             self.converters[column.name] = column.type  # type: ignore[assignment]
         elif rule["type"] == "array":
@@ -606,22 +618,26 @@ class Resource:
         return "string" in types_of(self.rules[name])
 
     def _make_schemas(self) -> None:
-        """Make the rules for a whole row: as it is answered, and as it is sent."""
+        """Make the rules for a whole row: as it is answered, created, changed and put.
+
+        A state that is put keeps the read-only fields that it has. Elsewhere they are
+        ignored.
+        """
         sent: dict[str, Rule] = {}
-        kept: dict[str, Rule] = {}
+        put: dict[str, Rule] = {}
         required = []
         for name, rule in self.rules.items():
             if name in self.writable:
-                sent[name] = kept[name] = rule
+                sent[name] = put[name] = rule
                 if name not in self.defaults:
                     required.append(name)
             else:
                 sent[name] = IGNORED
-                kept[name] = rule if "null" in types_of(rule) else nullable(rule)
-        self.row_schema = object_rule(self.rules, required=self.rules)
+                put[name] = rule if "null" in types_of(rule) else nullable(rule)
+        self.row_schema = object_rule(self.rules, required=list(self.rules))
         self.create_schema = object_rule(sent, required)
         self.change_schema = object_rule(sent)
-        self.state_schema = object_rule(kept, required)
+        self.state_schema = object_rule(put, required)
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The writable fields of a checked body, as the record class holds them."""
@@ -668,10 +684,11 @@ register("orders", Order)
 # change: a table puts a new row in the place of the old one. So a row that was read
 # under the store's lock can be used after it without a copy.
 #
-# Each row and each table has a version, a number that nothing else ever has. Versions
-# count up from the microsecond in which the process began, which is more than an
-# earlier process can have reached. Taking the next one needs no lock, as `next` on a
-# `count` is a single step.
+# Each row and each table has a version, a number that stands for its content: other
+# content never has the same. Clients get it as a tag, and may keep it while we restart.
+# If we began at 1 again, an old tag could fit new content. So versions begin at the
+# current time in microseconds, which is more than an earlier process has reached.
+# To take the next one needs no lock: `next` on a `count` cannot be interrupted.
 # ----------------------------------------------------------------------
 
 versions = count(time.time_ns() // 1000)
@@ -694,8 +711,8 @@ class Table:
         self.rows: dict[str, Row] = {}
         self.next_number = 1  # the id of the next new row
         self.version = next(versions)
-        # Two indexes, so that a write need not look at every row: which row has a
-        # unique value, and how often the rows of this table name another row.
+        # Two indexes, so that a write need not look at every row: the id of the row
+        # that owns a unique value, and how often rows of this table name another row.
         self.owners: dict[tuple[str, Any], str] = {}
         self.naming_counts: Counter[Reference] = Counter()
 
@@ -704,7 +721,7 @@ class Table:
         table = Table(self.resource)
         table.rows = self.rows.copy()
         table.next_number = self.next_number
-        table.version = self.version
+        table.version = self.version  # as its content is the same
         table.owners = self.owners.copy()
         table.naming_counts = self.naming_counts.copy()
         return table
@@ -787,7 +804,7 @@ def read_state(state: Mapping[str, Any], now: str) -> Tables:
     records = {}
     for name, resource in RESOURCES.items():
         records[name] = read_records(resource, state.get(name, []), now)
-    refuse(check_ties(records))
+    refuse(check_state_ties(records))
     return make_tables(records)
 
 
@@ -813,7 +830,7 @@ def read_records(
     return records
 
 
-def check_ties(records: Mapping[str, list[Record]]) -> Iterator[Problem]:
+def check_state_ties(records: Mapping[str, list[Record]]) -> Iterator[Problem]:
     """Yield what is wrong between records: values used twice, and names of no row."""
     ids = {}
     for name, named_records in records.items():
@@ -912,6 +929,7 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
     get_value = attrgetter(f"record.{name}")
 
     def null_first(row: Row) -> tuple[bool, Any]:
+        # Tuples are compared by their first parts first, and False comes before True.
         value = get_value(row)
         return value is not None, value
 
@@ -934,7 +952,8 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
 class Clock:
     """The time that new timestamps get. It runs until it is frozen at a moment.
 
-    It needs no lock: to read or to set its one attribute is a single step.
+    It needs no lock: it has one attribute, and another thread sees it either before or
+    after it is set.
     """
 
     def __init__(self) -> None:
@@ -946,7 +965,7 @@ class Clock:
 
     def reading(self) -> dict[str, Any]:
         """The time, and whether the clock is frozen, as a JSON object."""
-        frozen_at = self.frozen_at
+        frozen_at = self.frozen_at  # read once, as another thread may set it meanwhile
         return {"now": frozen_at or self.now(), "frozen": frozen_at is not None}
 
 
@@ -1046,7 +1065,7 @@ class Store:
         """
         with self._lock:
             self._find(resource, id, expected)
-            self._check_unnamed(resource, id)
+            self._check_nothing_names(resource, id)
             self._table_to_change(resource).remove(id)
 
     def replace_state(self, state: Mapping[str, Any]) -> None:
@@ -1075,11 +1094,12 @@ class Store:
         refuse(missing.items())
         owners = self._tables[resource.name].owners
         for name, value in record.unique_values():
-            if owners.get((name, value), record.id) != record.id:
+            owner = owners.get((name, value))
+            if owner is not None and owner != record.id:
                 sentence = taken_sentence(name, value)
                 raise ConflictError(sentence, {name: sentence})
 
-    def _check_unnamed(self, resource: Resource, id: str) -> None:
+    def _check_nothing_names(self, resource: Resource, id: str) -> None:
         """Check that no row names the one that is about to be deleted."""
         reference = Reference(resource.name, id)
         for table in self._tables.values():
@@ -1115,7 +1135,7 @@ ERROR_STATUS = integer_rule(400, 599)
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Which requests it waits for, and what becomes of them."""
+    """Something that a test has ordered to go wrong, and for which requests."""
 
     # A shell-style pattern for the path below the API.
     path: str = field(
@@ -1128,19 +1148,19 @@ class Fault:
     method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
     # For how many requests it is there; None: for all.
     times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
-    # Wait so many milliseconds before anything else.
+    # The request waits so many milliseconds before anything else.
     delay: int = field(default=0, metadata=DELAY)
-    # Wait until the faults are cleared.
+    # The request waits until the faults are cleared, or for 30 seconds.
     hold: bool = field(default=False, metadata=BOOLEAN)
-    # Fail with this status; None: do not.
+    # The request fails with this status; None: it does not.
     status: int | None = field(default=None, metadata=nullable(ERROR_STATUS))
     # Let the failing answer say in how many seconds the client may try again.
     retry_after: int | None = field(
         default=None, metadata=nullable(integer_rule(0, 86_400))
     )
-    # Close the connection in place of an answer.
+    # The connection is closed in place of an answer.
     drop: bool = field(default=False, metadata=BOOLEAN)
-    # Carry the request out before it fails.
+    # The request is carried out before it fails.
     after: bool = field(default=False, metadata=BOOLEAN)
 
     @property
@@ -1167,7 +1187,7 @@ def read_fault(body: Mapping[str, Any]) -> Fault:
         problem = "After must be false where nothing fails; add a status or drop"
         refuse([("after", problem)])
     if not (fault.fails or fault.delay or fault.hold):
-        problem = "Status is required in a rule without delay, hold or drop"
+        problem = "Status is required where there is no delay, hold or drop"
         refuse([("status", problem)])
     return fault
 
@@ -1188,8 +1208,9 @@ class Faults:
     def take(self, method: str, path: str) -> tuple[Fault, Event]:
         """Use the first fault that fits a request, or NO_FAULT.
 
-        The event tells when the faults are cleared, for a request that is to be held.
-        Both are found in one step, so that no clearing can come between them.
+        The event is a flag that `clear` sets, for which a held request waits. Fault and
+        event are got under one lock: if the faults were cleared in between, the request
+        would wait for the next clearing.
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
@@ -1216,7 +1237,7 @@ class Faults:
         with self._lock:
             self._faults = []
             self._cleared.set()
-            self._cleared = Event()
+            self._cleared = Event()  # for the faults to come
 
 
 @dataclass
@@ -1265,7 +1286,7 @@ class Journal:
 
 
 class Session:
-    """The data of one test, or of whoever names no session, whose name is None."""
+    """The data of one test, or of all who name no session: its name is then None."""
 
     def __init__(self, name: str | None, seed: Tables) -> None:
         self.name = name
@@ -1281,9 +1302,8 @@ class Sessions:
     MAX_NAMED = 256
 
     def __init__(self, seed: Tables) -> None:
-        self._lock = (
-            Lock()
-        )  # so that the first two requests of a session get the same one
+        # Held so that the first two requests of a session get the same one.
+        self._lock = Lock()
         self._seed = seed
         self._default = Session(None, seed)
         self._named: OrderedDict[str, Session] = OrderedDict()  # last used is last

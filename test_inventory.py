@@ -1697,11 +1697,11 @@ WRONG_FAULTS = [
     ),
     (
         {"path": "*"},
-        {"status": "Status is required in a rule without delay, hold or drop"},
+        {"status": "Status is required where there is no delay, hold or drop"},
     ),
     (
         {"path": "*", "retry_after": 5, "delay": 0},
-        {"status": "Status is required in a rule without delay, hold or drop"},
+        {"status": "Status is required where there is no delay, hold or drop"},
     ),
 ]
 
