@@ -1959,8 +1959,8 @@ def test_the_journal_tells_what_came_in_order(api):
 
     entries = api.get("/mock/requests").json
     first = entries[0]
+    assert " ".join(first) == "at method path query status duration_ms body"
     assert first.pop("duration_ms") >= 0
-    assert list(first) == ["at", "method", "path", "query", "status", "body"]
     assert first == {
         "at": NOW,
         "method": "POST",
@@ -1971,15 +1971,6 @@ def test_the_journal_tells_what_came_in_order(api):
     }
     rest = [(entry["method"], entry["path"], entry["status"]) for entry in entries[1:]]
     assert rest == [("GET", "/items/9/", 404), ("HEAD", "/items", 200)]
-    assert list(entries[1]) == [
-        "at",
-        "method",
-        "path",
-        "query",
-        "status",
-        "duration_ms",
-        "body",
-    ]
     api.delete("/mock/requests")
     assert api.get("/mock/requests").json == []
 
