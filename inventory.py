@@ -1521,7 +1521,7 @@ async function act(done, method, path, body) {
   } catch (problem) {
     showProblems(problem)
   }
-  await refresh()
+  await refresh(glance, journal)
 }
 
 function clearProblems() {
@@ -1589,10 +1589,12 @@ byId("kind").addEventListener("change", showFieldsOfKind)
 showFieldsOfKind()
 
 // What follows shows the session as it is now.
-async function refresh() {
+const glance = async () => showGlance(await ask("GET", "/mock"))
+const journal = async () => showRequests(await ask("GET", "/mock/requests"))
+
+async function refresh(...parts) {
   try {
-    showGlance(await ask("GET", "/mock"))
-    showRequests(await ask("GET", "/mock/requests"))
+    for (const part of parts) await part()
   } catch (problem) {
     byId("news").textContent = problem.error || "The service does not answer."
   }
@@ -1671,8 +1673,14 @@ function describeStatus(status) {
   return ["good", `✓ ${status}`]
 }
 
-refresh()
-setInterval(() => document.hidden || refresh(), 1000)
+// One request a second, of which each third is for the glance.
+refresh(glance, journal)
+let seconds = 0
+setInterval(() => {
+  if (document.hidden) return
+  seconds += 1
+  refresh(seconds % 3 === 0 ? glance : journal)
+}, 1000)
 </script>
 </body>
 </html>
