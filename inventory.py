@@ -48,6 +48,7 @@ from flask import (
     after_this_request,
     current_app,
     g,
+    jsonify,
     render_template_string,
     request,
     url_for,
@@ -675,10 +676,9 @@ def reset_session() -> Response:
 
 
 @mock_views.get("/clock")
-def show_clock() -> ResponseReturnValue:
+def show_clock() -> Response:
     """Read the session's clock."""
-    reading: dict[str, Any] = g.mock_session.clock.reading()
-    return reading
+    return jsonify(g.mock_session.clock.reading())
 
 
 @mock_views.put("/clock")
@@ -698,10 +698,9 @@ def run_clock() -> Response:
 
 
 @mock_views.get("/faults")
-def list_faults() -> ResponseReturnValue:
+def list_faults() -> Response:
     """List the faults that are left."""
-    faults: list[dict[str, Any]] = g.mock_session.faults.left()
-    return faults
+    return jsonify(g.mock_session.faults.left())
 
 
 @mock_views.post("/faults")
@@ -720,10 +719,9 @@ def clear_faults() -> Response:
 
 
 @mock_views.get("/requests")
-def list_requests() -> ResponseReturnValue:
+def list_requests() -> Response:
     """List the last 500 requests of the session, oldest first."""
-    entries: list[dict[str, Any]] = g.mock_session.journal.entries()
-    return entries
+    return jsonify(g.mock_session.journal.entries())
 
 
 @mock_views.delete("/requests")
