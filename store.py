@@ -988,8 +988,8 @@ class Store:
         # Whoever reads or changes the tables of this store holds this lock, from the
         # first look to the last change, so that what was looked at is still true when
         # the change is made. There is one lock for all tables because a rule may span
-        # two of them: an item that an order names must not be deleted. Nothing slow is
-        # done under it: bodies are checked before, and lists are made after.
+        # two of them: an item that an order names must not be deleted. Bodies are checked
+        # before it is taken, and lists are filtered, sorted and made after it.
         self._lock = Lock()
         self._tables = dict(seed)
         # All sessions begin with the same tables, those of the seed. They are never
@@ -1310,6 +1310,7 @@ class Sessions:
 
     def get(self, name: str | None) -> Session:
         """The session with a name, which begins if there is none."""
+        dropped = None
         with self._lock:
             if name is None:
                 return self._default
@@ -1318,8 +1319,12 @@ class Sessions:
             self._named.move_to_end(name)
             if len(self._named) > self.MAX_NAMED:
                 _, dropped = self._named.popitem(last=False)
-                dropped.faults.clear()  # nobody else could let go what they hold
-            return self._named[name]
+            session = self._named[name]
+        if dropped is not None:
+            # Its name leads to a new session now, so no client could let go what the
+            # faults of this one hold.
+            dropped.faults.clear()
+        return session
 
     def reset(self, name: str | None) -> None:
         """Forget a session, so that the next request with its name begins a fresh one.
