@@ -8,7 +8,9 @@ The sections stand in the order in which a request meets them, after `create_app
     Mock controls, Description, Home page
     Settings, Seeds, Running: what happens before the first request
 
-The rules for the data, and all locks, are in store.py. Words that both modules use:
+The rules for the data, and all locks, are in store.py: `store.check(rule, value)` finds
+the problems of a value, `store.refuse(problems)` raises an error if there are any. Words
+that both modules use:
 
     session      the data of one test, chosen by a header or a cookie (not Flask's)
     fault        something that a test has ordered to go wrong
@@ -1236,6 +1238,11 @@ def main() -> None:
     except StoreError as error:
         sys.exit(f"inventory: {error}")
     settings = app.config["SETTINGS"]
+    try:
+        socket.getaddrinfo(settings.host, settings.port)
+    except OSError:
+        place = f"not {settings.host!r}"
+        sys.exit(f"inventory: HOST must be an address of this machine, {place}")
     RequestHandler.controls = f"{settings.api}/mock"
     try:
         server = make_server(

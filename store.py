@@ -988,8 +988,8 @@ class Store:
         # Whoever reads or changes the tables of this store holds this lock, from the
         # first look to the last change, so that what was looked at is still true when
         # the change is made. There is one lock for all tables because a rule may span
-        # two of them: an item that an order names must not be deleted. Bodies are checked
-        # before it is taken, and lists are filtered, sorted and made after it.
+        # two of them: an item that an order names must not be deleted. Bodies are
+        # checked before it is taken; lists are filtered, sorted and made after it.
         self._lock = Lock()
         self._tables = dict(seed)
         # All sessions begin with the same tables, those of the seed. They are never
