@@ -8,9 +8,9 @@ The sections stand in the order in which a request meets them, after `create_app
     Mock controls, Description, Home page
     Settings, Seeds, Running: what happens before the first request
 
-The rules for the data, and all locks, are in store.py: `store.check(rule, value)` finds
-the problems of a value, `store.refuse(problems)` raises an error if there are any. Words
-that both modules use:
+The rules for the data, and all locks, are in store.py. `store.check(rule, value)` finds
+the problems of a value; `store.refuse(problems)` raises an error if there are any.
+Words that both modules use:
 
     session      the data of one test, chosen by a header or a cookie (not Flask's)
     fault        something that a test has ordered to go wrong
@@ -64,7 +64,7 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 from werkzeug.http import HTTP_STATUS_CODES
-from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response as WerkzeugResponse
 
 import store
@@ -1238,12 +1238,22 @@ def main() -> None:
     except StoreError as error:
         sys.exit(f"inventory: {error}")
     settings = app.config["SETTINGS"]
+    RequestHandler.controls = f"{settings.api}/mock"
+    server = make_listening_server(app, settings)
+    host = str(server.server_address[0])
+    if ":" in host:
+        host = f"[{host}]"  # an IPv6 address in a URL
+    say(f"Inventory API listening on http://{host}:{server.port}{settings.api}")
+    server.serve_forever()
+
+
+def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
+    """Werkzeug's server on the address of the settings; ends the process if it cannot."""
     try:
         socket.getaddrinfo(settings.host, settings.port)
     except OSError:
         place = f"not {settings.host!r}"
         sys.exit(f"inventory: HOST must be an address of this machine, {place}")
-    RequestHandler.controls = f"{settings.api}/mock"
     try:
         server = make_server(
             settings.host,
@@ -1256,11 +1266,7 @@ def main() -> None:
         place = f"HOST {settings.host} and PORT {settings.port}"
         sys.exit(f"inventory: {place} must be free, and an address of this machine")
     server.socket.listen(BACKLOG)
-    host = str(server.server_address[0])
-    if ":" in host:
-        host = f"[{host}]"  # an IPv6 address in a URL
-    say(f"Inventory API listening on http://{host}:{server.port}{settings.api}")
-    server.serve_forever()
+    return server
 
 
 PAGE = """<!doctype html>
