@@ -1248,7 +1248,7 @@ def main() -> None:
 
 
 def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
-    """Werkzeug's server on the address of the settings; ends the process if it cannot."""
+    """Werkzeug's server, listening. Ends the process if that is not possible."""
     try:
         socket.getaddrinfo(settings.host, settings.port)
     except OSError:
