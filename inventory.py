@@ -138,8 +138,9 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 # ----------------------------------------------------------------------
 # Arrival
 #
-# Flask calls `arrive` before the view. If it returns a response, that is the answer and
-# the view is skipped. At last Flask calls `leave` with the response, whoever made it:
+# Flask calls `arrive` before the view, and also where no route fits, so that 404s and
+# 405s are recorded as well. If it returns a response, that is the answer and the view
+# is skipped. At last Flask calls `leave` with the response, whoever made it:
 # `arrive`, a view, or an error handler. What one function keeps for another is in `g`,
 # which lives as long as the request.
 # ----------------------------------------------------------------------
@@ -272,8 +273,8 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
     if not fault.after:
         return failure(fault)
 
-    # The request is to be carried out. Flask calls this function once the view has
-    # answered, before `leave`, and what it returns takes the place of the answer.
+    # The request is to be carried out. Flask calls this function with the answer of the
+    # view, or of an error handler, and before `leave`. What it returns takes its place.
     @after_this_request
     def lose_answer(_: Response) -> Response:
         return failure(fault)

@@ -472,9 +472,10 @@ class Operator(NamedTuple):
 
     # Called with the row's value and the wanted one: whether the row stays in the list.
     holds: Callable[[Any, Any], bool]
-    # A function that turns the rule of a field into the rule of a wanted value: "an
-    # integer from 0 to 99" into "an integer". It returns None for fields that do not
-    # have the operator, as numbers have no `_like`.
+    # Which values may stand behind the equals sign. It is called with the rule of a
+    # field, and returns the rule for a wanted value: for `quantity_gt` any integer, even
+    # a negative one that the field could not have. It returns None for a field without
+    # this operator, as a number has no `_like`.
     value_rule: Callable[[Rule], Rule | None]
     # Whether it compares by size. Null has none, so rows with null are left out.
     ordered: bool = False
@@ -484,7 +485,10 @@ class Operator(NamedTuple):
 
 
 def equality_rule(rule: Rule) -> Rule | None:
-    """A value like those of the field, null too; a query spells null as nothing."""
+    """A value like those of the field, null too; a query spells null as nothing.
+
+    What can be put in an order can be compared for equality, and so can booleans.
+    """
     value_rule = ordering_rule(rule)
     if value_rule is None and "boolean" in types_of(rule):
         value_rule = BOOLEAN
@@ -618,26 +622,27 @@ class Resource:
         return "string" in types_of(self.rules[name])
 
     def _make_schemas(self) -> None:
-        """Make the rules for a whole row: as it is answered, created, changed and put.
+        """Make four rules for a whole row.
 
-        A state that is put keeps the read-only fields that it has. Elsewhere they are
-        ignored.
+        They are for a row as it is answered, as a client creates it, as a client
+        changes it, and as it stands in a whole state. Only in the last the read-only
+        fields count. They may be missing or null there, and are then filled in.
         """
         sent: dict[str, Rule] = {}
-        put: dict[str, Rule] = {}
+        in_state: dict[str, Rule] = {}
         required = []
         for name, rule in self.rules.items():
             if name in self.writable:
-                sent[name] = put[name] = rule
+                sent[name] = in_state[name] = rule
                 if name not in self.defaults:
                     required.append(name)
             else:
                 sent[name] = IGNORED
-                put[name] = rule if "null" in types_of(rule) else nullable(rule)
+                in_state[name] = rule if "null" in types_of(rule) else nullable(rule)
         self.row_schema = object_rule(self.rules, required=list(self.rules))
         self.create_schema = object_rule(sent, required)
         self.change_schema = object_rule(sent)
-        self.state_schema = object_rule(put, required)
+        self.state_schema = object_rule(in_state, required)
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The writable fields of a checked body, as the record class holds them."""
@@ -684,13 +689,14 @@ register("orders", Order)
 # change: a table puts a new row in the place of the old one. So a row that was read
 # under the store's lock can be used after it without a copy.
 #
-# Each row and each table has a version, a number that stands for its content: other
-# content never has the same. Clients get it as a tag, and may keep it while we restart.
-# If we began at 1 again, an old tag could fit new content. So versions begin at the
-# current time in microseconds, which is more than an earlier process has reached.
-# To take the next one needs no lock: `next` on a `count` cannot be interrupted.
+# Each row and each table has a version, a number that stands for its content. Clients
+# get it as a tag, and may keep it while we restart. So no other content may ever have
+# the same number, not even after a restart: versions count up from the time of the
+# start in microseconds. A process makes far fewer than a million of them a second, so
+# the next process starts higher.
 # ----------------------------------------------------------------------
 
+# Taking the next one needs no lock: `next` on a `count` cannot be interrupted.
 versions = count(time.time_ns() // 1000)
 
 
@@ -714,7 +720,7 @@ class Table:
         # Two indexes, so that a write need not look at every row: the id of the row
         # that owns a unique value, and how often rows of this table name another row.
         self.owners: dict[tuple[str, Any], str] = {}
-        self.naming_counts: Counter[Reference] = Counter()
+        self.reference_counts: Counter[Reference] = Counter()
 
     def copy(self) -> "Table":
         """Another table with the same rows."""
@@ -723,7 +729,7 @@ class Table:
         table.next_number = self.next_number
         table.version = self.version  # as its content is the same
         table.owners = self.owners.copy()
-        table.naming_counts = self.naming_counts.copy()
+        table.reference_counts = self.reference_counts.copy()
         return table
 
     def put(self, record: Record) -> Row:
@@ -746,13 +752,13 @@ class Table:
         for unique_value in record.unique_values():
             self.owners[unique_value] = record.id
         for reference in record.references().values():
-            self.naming_counts[reference] += 1
+            self.reference_counts[reference] += 1
 
     def _leave_indexes(self, record: Record) -> None:
         for unique_value in record.unique_values():
             del self.owners[unique_value]
         for reference in record.references().values():
-            self.naming_counts[reference] -= 1
+            self.reference_counts[reference] -= 1
 
 
 Tables = dict[str, Table]  # by the name of the resource
@@ -1031,6 +1037,7 @@ class Store:
                 id=str(number), created_at=self._clock.now(), **values
             )
             self._check_ties(resource, record)
+            # Asked for only now, so that a refused row makes no copy of a table.
             table = self._table_to_change(resource)
             # Counted up here, and never down: the id of a deleted row does not return.
             table.next_number = number + 1
@@ -1065,7 +1072,7 @@ class Store:
         """
         with self._lock:
             self._find(resource, id, expected)
-            self._check_nothing_names(resource, id)
+            self._check_not_referenced(resource, id)
             self._table_to_change(resource).remove(id)
 
     def replace_state(self, state: Mapping[str, Any]) -> None:
@@ -1099,11 +1106,11 @@ class Store:
                 sentence = taken_sentence(name, value)
                 raise ConflictError(sentence, {name: sentence})
 
-    def _check_nothing_names(self, resource: Resource, id: str) -> None:
+    def _check_not_referenced(self, resource: Resource, id: str) -> None:
         """Check that no row names the one that is about to be deleted."""
         reference = Reference(resource.name, id)
         for table in self._tables.values():
-            if table.naming_counts[reference] == 0:
+            if table.reference_counts[reference] == 0:
                 continue
             for row in table.rows.values():
                 if reference in row.record.references().values():
