@@ -473,7 +473,7 @@ class Operator(NamedTuple):
     # Called with the row's value and the wanted one: whether the row stays in the list.
     holds: Callable[[Any, Any], bool]
     # Which values may stand behind the equals sign. It is called with the rule of a
-    # field, and returns the rule for a wanted value: for `quantity_gt` any integer, even
+    # field, and returns the rule for a wanted value: for `quantity_gt` an integer, even
     # a negative one that the field could not have. It returns None for a field without
     # this operator, as a number has no `_like`.
     value_rule: Callable[[Rule], Rule | None]
