@@ -95,8 +95,9 @@ def create_app(**arguments: object) -> Flask:
     json_provider = DefaultJSONProvider(app)
     json_provider.sort_keys = False  # fields are shown in the order of the contract
     app.json = json_provider
-    # Without these, Flask would redirect /items/ and //items to /items. A browser does
-    # not accept a redirect as the answer to a preflight (see `is_preflight`).
+    # With the first, /items/ is the same as /items, and not a 404. With the second,
+    # //items is a 404, and not redirected to /items: a browser does not accept a
+    # redirect as the answer to a preflight (see `is_preflight`).
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
 
@@ -1130,6 +1131,8 @@ def load_file(path: str) -> store.Tables:
         raw = Path(path).read_bytes()
     except OSError as error:
         raise bad_seed(path, str(error.strerror)) from None
+    except ValueError as error:  # the path has a character that no path can have
+        raise bad_seed(path, str(error)) from None
     try:
         # Some editors begin a file with a byte order mark, which is no part of JSON.
         state = parse_object(raw.removeprefix(codecs.BOM_UTF8))
@@ -1209,8 +1212,12 @@ class RequestHandler(WSGIRequestHandler):
     controls = ""  # the path of the mock controls, set by `main`
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Log a request in one line, but not what the home page reads to refresh."""
-        if not self.requestline.startswith(f"GET {self.controls}"):
+        """Log a request in one line, but not a read of the mock controls.
+
+        The home page makes one each second.
+        """
+        read_of_controls = rf"GET {re.escape(self.controls)}[/? ]"
+        if not re.match(read_of_controls, self.requestline):
             say(f"{self.log_date_time_string()} {self.requestline!a} {code}")
 
 
@@ -1548,8 +1555,8 @@ function showProblems(problem) {
     if (!byId(`${name}-problem`)) continue
     byId(`${name}-problem`).textContent = sentence
     byId(name).setAttribute("aria-invalid", "true")
-    byId(name).focus()
   }
+  document.querySelector("[aria-invalid]")?.focus()
 }
 
 for (const button of document.querySelectorAll("[data-act]")) {
@@ -1662,8 +1669,9 @@ function showRequest(key, entry) {
   }
   const line = shown.get(key)
   const [kind, status] = describeStatus(entry.status)
-  if (line.dataset.status === status) return
-  line.dataset.status = status
+  const text = JSON.stringify(entry)
+  if (line.dataset.entry === text) return
+  line.dataset.entry = text
   const query = entry.query ? `?${entry.query}` : ""
   const body = entry.body === null ? "none" : JSON.stringify(entry.body, null, 2)
   const duration = entry.duration_ms === null ? "" : `${entry.duration_ms} ms`

@@ -734,9 +734,10 @@ class Table:
 
     def put(self, record: Record) -> Row:
         """Add a record, or put it in the place of the one with its id."""
+        # Made first: if that failed, the table would still be as it was.
+        row = Row(record, next(versions), self.resource.to_json(record))
         if record.id in self.rows:
             self._leave_indexes(self.rows[record.id].record)
-        row = Row(record, next(versions), self.resource.to_json(record))
         self.rows[record.id] = row
         self._enter_indexes(record)
         self.version = next(versions)
@@ -958,8 +959,7 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
 class Clock:
     """The time that new timestamps get. It runs until it is frozen at a moment.
 
-    It needs no lock: it has one attribute, and another thread sees it either before or
-    after it is set.
+    It needs no lock, as it has one attribute, which each method reads only once.
     """
 
     def __init__(self) -> None:
@@ -967,12 +967,14 @@ class Clock:
 
     def now(self) -> str:
         """The time in UTC."""
-        return self.frozen_at or timestamp(datetime.now(UTC))
+        now: str = self.reading()["now"]
+        return now
 
     def reading(self) -> dict[str, Any]:
         """The time, and whether the clock is frozen, as a JSON object."""
         frozen_at = self.frozen_at  # read once, as another thread may set it meanwhile
-        return {"now": frozen_at or self.now(), "frozen": frozen_at is not None}
+        now = frozen_at or timestamp(datetime.now(UTC))
+        return {"now": now, "frozen": frozen_at is not None}
 
 
 class Snapshot(NamedTuple):

@@ -1324,6 +1324,18 @@ def test_the_journal_can_be_read_while_requests_come():
     assert len(journal.entries()) == 480
 
 
+def test_a_clock_is_read_in_one_step():
+    clock = Clock()
+
+    def freeze_or_read(thread):
+        for _ in range(2000):
+            clock.frozen_at = None if clock.frozen_at else NOW
+            reading = clock.reading()
+            assert reading["frozen"] == (reading["now"] == NOW)
+
+    all_at_once(freeze_or_read)
+
+
 def test_a_session_begins_once():
     all_sessions = [Sessions(store.make_tables({})) for _ in range(10)]
 
@@ -2288,6 +2300,7 @@ WRONG_SETTINGS = [
         "SEED must be demo, a number of items, or the path of a .json file, not 'many'",
     ),
     ("seed", "no.json", "SEED no.json: No such file or directory"),
+    ("seed", "a\0.json", "SEED a\0.json: embedded null byte"),
     ("api_prefix", "api", "API_PREFIX must be a path such as /api, not 'api'"),
     ("api_prefix", "/api/", "API_PREFIX must be a path such as /api, not '/api/'"),
     (
@@ -2465,6 +2478,8 @@ def test_it_says_where_it_listens_logs_requests_and_ends_cleanly(start, signal_n
     service.ask("GET", "/mock/requests")
     service.ask("GET", "/mock")
     service.ask("DELETE", "/mock/requests")
+    with pytest.raises(urllib.error.HTTPError):
+        service.ask("GET", "/mockups")
 
     out, err, status = service.end(signal_number)
 
@@ -2476,6 +2491,7 @@ def test_it_says_where_it_listens_logs_requests_and_ends_cleanly(start, signal_n
     assert logged == [
         "'GET /api/v1/items HTTP/1.1' 200",
         "'DELETE /api/v1/mock/requests HTTP/1.1' 204",
+        "'GET /api/v1/mockups HTTP/1.1' 404",
     ]
 
 
