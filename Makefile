@@ -35,11 +35,13 @@ clean:  ## remove what the other targets have made
 	rm -rf .venv .venv.lock __pycache__ .mypy_cache .pytest_cache .ruff_cache
 
 # Each of these files is written last, so that a set-up that failed is tried again.
+# What is left of one is removed by rm, and not by venv --clear: if .venv is a link, that
+# would empty the folder behind it.
 .venv/ready: requirements.txt
 	@$(LOCK); \
 	if ! cmp -s requirements.txt $@; then \
 		$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12")' && \
-		$(PYTHON) -m venv --clear .venv && \
+		rm -rf .venv && $(PYTHON) -m venv .venv && \
 		$(PIP) --requirement requirements.txt && \
 		cp requirements.txt $@ || exit 1; \
 	fi; \
