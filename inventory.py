@@ -8,12 +8,16 @@ The sections stand in the order in which a request meets them, after `create_app
     Mock controls, Description, Home page
     Settings, Seeds, Running: what happens before the first request
 
-The rules for the data, and all locks, are in store.py. `store.check(rule, value)` finds
-the problems of a value; `store.refuse(problems)` raises an error if there are any.
-Words that both modules use:
+The rules for the data, and all locks, are in store.py. Words that both modules use:
 
+    rule         what a value must be, in words of JSON Schema.
+                 `store.validate(rule, value)` raises an error if it is not;
+                 `store.check(rule, value)` lists the problems, and
+                 `store.refuse(problems)` raises an error if there are any
     session      the data of one test, chosen by a header or a cookie (not Flask's)
-    fault        something that a test has ordered to go wrong
+    fault        something that a test has ordered to go wrong, for certain requests
+    cleared      an event, which is a flag that a thread can wait for. It is set when
+                 the faults of a session are cleared, and so lets go what they hold
     journal      the list of the requests that have come
     tag          a version of a row or a list in the header ETag. Sent back, it means
                  "tell me only what is newer" (If-None-Match) or "change it only if it
@@ -34,7 +38,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event
@@ -95,10 +99,10 @@ def create_app(**arguments: object) -> Flask:
     json_provider = DefaultJSONProvider(app)
     json_provider.sort_keys = False  # fields are shown in the order of the contract
     app.json = json_provider
-    # With the first, /items/ is the same as /items, and not a 404. With the second,
-    # //items is a 404, and not redirected to /items: a browser does not accept a
-    # redirect as the answer to a preflight (see `is_preflight`).
+    # The path /items/ is the same as /items, and not a 404.
     app.url_map.strict_slashes = False
+    # The path //items is a 404, and not redirected to /items: a browser does not accept
+    # a redirect as the answer to a preflight (see `is_preflight`).
     app.url_map.merge_slashes = False
 
     allow_origins(app, settings.origins)
@@ -111,13 +115,17 @@ def create_app(**arguments: object) -> Flask:
 
 
 def add_routes(app: Flask, api: str) -> None:
-    """Register the views. Those of the resources are registered once for each."""
+    """Register the views. Those of the resources are registered once for each.
+
+    `url_defaults` are arguments that Flask passes to a view beside those in its path.
+    They tell the same five views which resource they are to serve.
+    """
     for name, resource in RESOURCES.items():
         app.register_blueprint(
             resource_views,
             name=name,
             url_prefix=f"{api}/{name}",
-            url_defaults={"resource": resource},  # the argument `resource` of each view
+            url_defaults={"resource": resource},
         )
     app.register_blueprint(mock_views, url_prefix=f"{api}/mock")
     app.register_blueprint(description_views, url_prefix=api)
@@ -141,9 +149,9 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
 #
 # Flask calls `arrive` before the view, and also where no route fits, so that 404s and
 # 405s are recorded as well. If it returns a response, that is the answer and the view
-# is skipped. At last Flask calls `leave` with the response, whoever made it:
-# `arrive`, a view, or an error handler. What one function keeps for another is in `g`,
-# which lives as long as the request.
+# is skipped. At last Flask calls `leave` with the response, whoever made it: `arrive`,
+# a view, or an error handler; after it, Flask-CORS adds its headers. What one function
+# keeps for another is in `g`, which lives as long as the request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
@@ -152,8 +160,9 @@ JOURNAL_BODY_LIMIT = 10 * 2**10
 HOLD_LIMIT = 30  # seconds
 DROPPED = 0  # in journal and log, the status of a request whose connection was closed
 
-# What a query may ask of the mock itself, beside the parameters of the resource.
-MOCK_PARAMETERS = {"_delay": store.DELAY, "_status": store.ERROR_STATUS}
+# What a query may ask of the mock itself, beside the parameters of the resource, and
+# the rules for it.
+MOCK_PARAMETERS = {"_delay": store.DELAY_RULE, "_status": store.ERROR_STATUS_RULE}
 
 
 def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> None:
@@ -206,7 +215,7 @@ def session_name() -> str | None:
         place = "mock_session"
         name = request.cookies.get(place)
     if name is not None:
-        store.refuse(store.check(store.SESSION_NAME, name, place))
+        store.validate(store.SESSION_NAME_RULE, name, place)
     return name
 
 
@@ -244,9 +253,10 @@ def read_body() -> bytes:
     limit = BODY_LIMIT
     if request.endpoint == "mock.replace_state":
         limit = STATE_LIMIT
-    # A body may come in pieces, without its length in a header. Werkzeug then stops at
-    # its limit and does not tell. With a limit of one byte more, we see that by the
-    # length of what was read.
+    # If a header tells that a body is longer than this, Werkzeug raises the error. But
+    # a body can come in pieces, without its length in a header. Then Werkzeug reads so
+    # many bytes and leaves out the rest. So it is told a limit of one byte more than
+    # ours: a body that has this byte is too long.
     request.max_content_length = limit + 1
     body = request.get_data()
     if len(body) > limit:
@@ -261,6 +271,7 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
         fault = Fault(path="*", status=asked["_status"])
         cleared = Event()  # nobody waits for it, as this fault does not hold
     else:
+        # The first fault for such a request, or NO_FAULT, which does nothing.
         fault, cleared = session.faults.take(request.method, path.rstrip("/") or "/")
 
     delay = max(least_delay, asked.get("_delay", 0), fault.delay)
@@ -270,12 +281,12 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
         cleared.wait(HOLD_LIMIT)  # until the faults are cleared
 
     if not fault.fails:
-        return None
+        return None  # go on to the view
     if not fault.after:
         return failure(fault)
 
-    # The request is to be carried out. Flask calls this function with the answer of the
-    # view, or of an error handler, and before `leave`. What it returns takes its place.
+    # The request is carried out first. Then Flask calls this function with the answer,
+    # before it calls `leave`, and takes what it returns in place of the answer.
     @after_this_request
     def lose_answer(_: Response) -> Response:
         return failure(fault)
@@ -292,12 +303,16 @@ def read_mock_query() -> dict[str, int]:
 
 
 def failure(fault: Fault) -> Response:
-    """What the client gets in place of an answer."""
+    """What the client gets in place of an answer.
+
+    Werkzeug's server puts the socket of the connection into the environ. Under another
+    server we cannot close the connection, and answer 503 instead.
+    """
     if fault.drop and "werkzeug.socket" in request.environ:
         return Response(status=DROPPED)
-    status = 503  # for a drop, where the server does not let us close its connections
-    if fault.status is not None and not fault.drop:
-        status = fault.status
+    status = fault.status
+    if fault.drop or status is None:
+        status = 503
     response = error_response(status, status_phrase(status), {"injected": True})
     if fault.retry_after is not None:
         response.headers["Retry-After"] = str(fault.retry_after)
@@ -315,7 +330,7 @@ def complete_entry(status: int) -> None:
 def close_connection() -> None:
     """Close the connection, so that nothing of the response reaches the client.
 
-    It still goes through Werkzeug's server, which logs it and cannot send it any more.
+    Werkzeug's server logs the response all the same, and then fails to send it.
     """
     with suppress(OSError):  # the client may have closed it
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
@@ -328,7 +343,7 @@ def journal_body() -> Any:
         return None
     try:
         return parse_json(body)
-    except InvalidError:
+    except ValueError:
         return None
 
 
@@ -355,7 +370,7 @@ def list_rows(resource: Resource) -> Response:
         response = json_response(json_array(rows))
     response.headers["X-Total-Count"] = str(len(rows))
     response.set_etag(str(snapshot.version))
-    return conditional(response, snapshot.version)
+    return conditional(response)
 
 
 @resource_views.post("")
@@ -371,7 +386,7 @@ def create_row(resource: Resource) -> Response:
 def show_row(resource: Resource, id: str) -> Response:
     """Read one row."""
     row = g.mock_session.store.get(resource, id)
-    return conditional(row_response(row), row.version)
+    return conditional(row_response(row))
 
 
 @resource_views.route("/<id>", methods=["PUT", "PATCH"])
@@ -392,40 +407,42 @@ def sent_object() -> dict[str, Any]:
     """The JSON object in the request. Raises UnsupportedMediaType, InvalidError."""
     if not request.is_json:
         raise UnsupportedMediaType
-    return parse_object(g.body)
+    try:
+        return parse_object(g.body)
+    except ValueError as error:
+        raise InvalidError("Bad request", {"body": f"Body {error}"}) from None
 
 
 def parse_object(raw: bytes) -> dict[str, Any]:
-    """The object that a JSON text is. Raises InvalidError."""
+    """The object that a JSON text is. Raises ValueError."""
     value = parse_json(raw)
     if not isinstance(value, dict):
-        raise bad_body("Body must be a JSON object")
+        raise ValueError("must be a JSON object")
     return value
 
 
 NESTING_LIMIT = 500
-TOO_DEEP = f"Body must not be nested deeper than {NESTING_LIMIT} levels"
+TOO_DEEP = f"must not be nested deeper than {NESTING_LIMIT} levels"
 
 
 def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text (RFC 8259) in UTF-8. Raises InvalidError."""
+    """The value of a JSON text (RFC 8259) in UTF-8.
+
+    Raises ValueError with what can follow "Body", or the name of a file.
+    """
     try:
         value = json.loads(raw.decode(), parse_float=finite, parse_constant=finite)
         levels = nesting(value)
     except ValueError as error:
-        raise bad_body(f"Body is not JSON: {error}") from None
+        raise ValueError(f"is not JSON: {error}") from None
     except RecursionError:
-        raise bad_body(TOO_DEEP) from None
-    # Python's own limit lies higher, but depends on how deep the calls are just then. A
-    # value that could be read there might be too deep to be written elsewhere.
+        raise ValueError(TOO_DEEP) from None
+    # Python raises RecursionError if calls are nested too deeply. How deep a value it
+    # can read or write depends on how many calls are under way at that moment. A fixed
+    # limit, far below that, makes sure that what was read can also be written.
     if levels > NESTING_LIMIT:
-        raise bad_body(TOO_DEEP)
+        raise ValueError(TOO_DEEP)
     return value
-
-
-def bad_body(problem: str) -> InvalidError:
-    """The error for a body that is not the JSON that is needed."""
-    return InvalidError("Bad request", {"body": problem})
 
 
 def finite(text: str) -> float:
@@ -456,7 +473,7 @@ def nesting(value: Any) -> int:
 def read_list_query(resource: Resource) -> dict[str, Any]:
     """The parameters of a list. Raises InvalidError for one that is not known.
 
-    Clients add a bare `_` to get past caches.
+    A parameter that is just `_` is ignored: clients add it to get past caches.
     """
     names = [name for name in request.args if name not in ("_", *MOCK_PARAMETERS)]
     return read_query(resource.parameters, names)
@@ -490,7 +507,8 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
 def expected_versions() -> ETags | None:
     """The tags in the header If-Match (RFC 9110 §13.1.1), or None without it.
 
-    The version of the row must be one of them. The store asks by `"7" in tags`.
+    The store asks whether the version of the row is `in` them. Every version is, if the
+    header is a star.
     """
     if "If-Match" not in request.headers:
         return None
@@ -531,13 +549,15 @@ def row_response(row: Row, status: int = 200) -> Response:
     return response
 
 
-def conditional(response: Response, version: int) -> Response:
+def conditional(response: Response) -> Response:
     """The answer to a read: 304 for a client that has this version already.
 
-    See RFC 9110 §13.1.2. Werkzeug sends no body with a 304. Tags that are marked as
-    weak (W/"7") count as well.
+    See RFC 9110 §13.1.2. Werkzeug sends no body with a 304. Its `make_conditional` does
+    the same, but looks at If-Match as well, which we ignore on a read.
     """
-    if request.if_none_match.contains_weak(str(version)):
+    tag, _ = response.get_etag()
+    # Tags that are marked as weak (W/"7") count as well.
+    if tag is not None and request.if_none_match.contains_weak(tag):
         response.status_code = 304
     return response
 
@@ -615,9 +635,10 @@ def answer_store_error(error: StoreError) -> Response:
 def answer_http_error(error: HTTPException) -> WerkzeugResponse:
     """Answer an error of Flask's in our form, with its headers such as Allow.
 
-    Flask makes a 500 of any exception that has no handler, and logs its traceback.
+    A 500 comes here, too: Flask makes one of any exception that has no handler, and
+    logs its traceback.
     """
-    response = error.get_response()
+    response = error.get_response()  # Flask's own, with an HTML body
     status = response.status_code
     sentence = SENTENCES.get(status, status_phrase(status))
     details = {"body": JSON_WANTED} if status == 415 else None
@@ -644,7 +665,7 @@ def status_phrase(status: int) -> str:
 
 mock_views = Blueprint("mock", __name__)
 
-CLOCK = store.object_rule({"now": store.TIMESTAMP}, required=["now"])
+CLOCK_RULE = store.object_rule({"now": store.TIMESTAMP_RULE}, required=["now"])
 
 
 @mock_views.get("")
@@ -689,15 +710,15 @@ def show_clock() -> Response:
 def freeze_clock() -> ResponseReturnValue:
     """Freeze the clock at a moment."""
     body = sent_object()
-    store.refuse(store.check(CLOCK, body))
-    g.mock_session.clock.frozen_at = body["now"]
+    store.validate(CLOCK_RULE, body)
+    g.mock_session.clock.freeze(body["now"])
     return {"now": body["now"], "frozen": True}
 
 
 @mock_views.delete("/clock")
 def run_clock() -> Response:
     """Let the clock run."""
-    g.mock_session.clock.frozen_at = None
+    g.mock_session.clock.run()
     return no_content()
 
 
@@ -712,7 +733,7 @@ def add_fault() -> ResponseReturnValue:
     """Make requests to come fail, wait or lose their connection."""
     fault = store.read_fault(sent_object())
     g.mock_session.faults.add(fault)
-    return vars(fault), 201
+    return asdict(fault), 201
 
 
 @mock_views.delete("/faults")
@@ -757,11 +778,12 @@ def show_health() -> ResponseReturnValue:
 def show_description() -> ResponseReturnValue:
     """Describe the API in OpenAPI 3.1."""
     health_schema = store.object_rule(
-        {"status": store.STRING, "version": store.STRING},
+        {"status": store.STRING_RULE, "version": store.STRING_RULE},
         required=["status", "version"],
     )
     error_schema = store.object_rule(
-        {"error": store.STRING, "details": store.ANY_OBJECT}, required=["error"]
+        {"error": store.STRING_RULE, "details": store.ANY_OBJECT_RULE},
+        required=["error"],
     )
     paths = {"/health": {"get": describe_health()}}
     schemas: dict[str, Any] = {"Health": health_schema, "Error": error_schema}
@@ -792,7 +814,7 @@ def describe_health() -> dict[str, Any]:
         "operationId": "getHealth",
         "summary": show_health.__doc__,
         "parameters": [
-            describe_parameter("header", "X-Mock-Session", store.SESSION_NAME)
+            describe_parameter("header", "X-Mock-Session", store.SESSION_NAME_RULE)
         ],
         "responses": {
             "200": describe_response(200, "Health"),
@@ -804,7 +826,7 @@ def describe_health() -> dict[str, Any]:
 def describe_operation(
     resource: Resource, method: str, view: Callable[..., Response]
 ) -> dict[str, Any]:
-    """What a resource's route takes under a method, and every answer that can come."""
+    """What a resource's route takes under a method, and which answers to expect."""
     title = resource.title
     operation = {
         "operationId": f"{method}{title}",
@@ -832,13 +854,17 @@ def describe_parameters(
     resource: Resource, view: Callable[..., Response]
 ) -> list[dict[str, Any]]:
     """What a route takes beside a body."""
-    parameters = [describe_parameter("header", "X-Mock-Session", store.SESSION_NAME)]
+    parameters = [
+        describe_parameter("header", "X-Mock-Session", store.SESSION_NAME_RULE)
+    ]
     if view in (show_row, update_row, delete_row):
-        parameters.append(describe_parameter("path", "id", store.STRING))
+        parameters.append(describe_parameter("path", "id", store.STRING_RULE))
     if view in (list_rows, show_row):
-        parameters.append(describe_parameter("header", "If-None-Match", store.STRING))
+        parameters.append(
+            describe_parameter("header", "If-None-Match", store.STRING_RULE)
+        )
     if view in (update_row, delete_row):
-        parameters.append(describe_parameter("header", "If-Match", store.STRING))
+        parameters.append(describe_parameter("header", "If-Match", store.STRING_RULE))
     if view is list_rows:
         for name, rule in resource.parameters.items():
             parameters.append(describe_parameter("query", name, rule))
@@ -848,7 +874,7 @@ def describe_parameters(
 def describe_responses(
     resource: Resource, view: Callable[..., Response]
 ) -> dict[str, Any]:
-    """Every answer of a route, by its status."""
+    """The answers to expect from a route, by their statuses."""
     title = resource.title
     responses = {}
     if view is list_rows:
@@ -867,7 +893,7 @@ def describe_responses(
 
 
 def describe_errors(view: Callable[..., Response]) -> list[int]:
-    """The statuses of the errors that a route can answer."""
+    """The statuses of the errors to expect from a route."""
     errors = [400]
     if view in (show_row, update_row, delete_row):
         errors.append(404)
@@ -960,10 +986,10 @@ def describe_defaults(resource: Resource) -> dict[str, Rule]:
 
 
 def home() -> ResponseReturnValue:
-    """Show this page; as JSON to clients that prefer it."""
+    """Show this page, for the session that `?session=` names; or the routes as JSON."""
     session = request.args.get("session")
     if session is not None:
-        store.refuse(store.check(store.SESSION_NAME, session, "session"))
+        store.validate(store.SESSION_NAME_RULE, session, "session")
     about = {"name": "Inventory API", "version": VERSION, "routes": list_routes()}
     accepted = request.accept_mimetypes
     if accepted.best_match(["text/html", "application/json"]) == "application/json":
@@ -1019,7 +1045,7 @@ class Settings:
             pattern=r"^(demo|[0-9]{1,8}|.+\.json)$",
         ),
     )
-    delay: int = field(default=0, metadata=store.DELAY)
+    delay: int = field(default=0, metadata=store.DELAY_RULE)
     cors_origins: str = field(
         default=VITE_ORIGINS,
         metadata=store.make_rule(
@@ -1050,9 +1076,9 @@ class Settings:
     def origins(self) -> list[str]:
         """The allowed origins, as Flask-CORS takes them.
 
-        It takes a text with a bracket in it for a regular expression, and IPv6
-        addresses have brackets. So each origin is given as an expression that matches
-        it alone.
+        Each is given as a regular expression that matches it alone. Flask-CORS compares
+        plain texts, too, but decides by the signs in a text what it is: the brackets of
+        an IPv6 address would make an expression of it, and a wrong one.
         """
         if self.cors_origins == "*":
             return ["*"]
@@ -1137,6 +1163,8 @@ def load_file(path: str) -> store.Tables:
         # Some editors begin a file with a byte order mark, which is no part of JSON.
         state = parse_object(raw.removeprefix(codecs.BOM_UTF8))
         return store.read_state(state, store.timestamp(datetime.now(UTC)))
+    except ValueError as error:
+        raise bad_seed(path, f"the file {error}") from None
     except InvalidError as error:
         first_place, sentence = list(error.problems.items())[0]
         raise bad_seed(path, f"{first_place}: {sentence}") from None
@@ -1218,7 +1246,9 @@ class RequestHandler(WSGIRequestHandler):
         """
         read_of_controls = rf"GET {re.escape(self.controls)}[/? ]"
         if not re.match(read_of_controls, self.requestline):
-            say(f"{self.log_date_time_string()} {self.requestline!a} {code}")
+            # As `ascii` writes it, so that nothing in it can act upon a terminal.
+            line = ascii(self.requestline)
+            say(f"{self.log_date_time_string()} {line} {code}")
 
 
 def say(line: str) -> None:
@@ -1230,9 +1260,9 @@ def say(line: str) -> None:
 def stop(signal_number: int, frame: FrameType | None) -> None:
     """End the process at once.
 
-    Python's own way is an exception in the main thread, which can strike while that
-    thread is starting another one, and then ends in an error message. As there is
-    nothing to save, nothing has to be ended in order.
+    Otherwise Python would raise KeyboardInterrupt in the main thread, just where that
+    is. While it starts a thread for a request, this ends in an error message. As there
+    is nothing to save, nothing has to be ended in order.
     """
     os._exit(0)
 
@@ -1270,10 +1300,11 @@ def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
             threaded=True,
             request_handler=RequestHandler,
         )
-    except SystemExit:  # Werkzeug has told the reason, but not all that it depends on
+    except SystemExit:
+        # Werkzeug has printed the reason. Which settings have led to it we add.
         place = f"HOST {settings.host} and PORT {settings.port}"
         sys.exit(f"inventory: {place} must be free, and an address of this machine")
-    server.socket.listen(BACKLOG)
+    server.socket.listen(BACKLOG)  # it listens already; this only changes the number
     return server
 
 

@@ -6,7 +6,6 @@ gives them rows or raises one of the errors with which this module begins.
 """
 
 import json
-import operator
 import re
 import time
 from collections import Counter, OrderedDict, deque
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from itertools import count, islice
-from operator import attrgetter
+from operator import attrgetter, ge, gt, le, lt, ne
 from threading import Event, Lock
 from types import NoneType
 from typing import Any, ClassVar, NamedTuple
@@ -65,10 +64,7 @@ MAX_PROBLEMS = 100
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise InvalidError if there are problems. Its sentence is that of the first.
-
-    `check`, below, finds the problems of a value; the two are used together.
-    """
+    """Raise InvalidError if there are problems. The first one's sentence is told."""
     first_problems = dict(islice(problems, MAX_PROBLEMS))
     if first_problems:
         sentences = list(first_problems.values())
@@ -111,13 +107,12 @@ def has_type(rule: Rule, value: Any) -> bool:
 
 
 def is_timestamp(text: str) -> bool:
-    """Whether a text is a moment in the form that `timestamp` writes."""
+    """Whether a text is a UTC moment in the form that `timestamp` writes."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return False
-    # A time without zone would be written without the Z, another zone with +02:00.
-    return text.endswith("Z") and timestamp(moment) == text
+    return moment.tzinfo == UTC and timestamp(moment) == text
 
 
 def timestamp(moment: datetime) -> str:
@@ -150,6 +145,9 @@ def is_short_enough(value: Any, limit: int) -> bool:
 
 
 def matches(value: str, pattern: str) -> bool:
+    # Our patterns begin with ^ and end with $, for those who read them in the API's
+    # description. To Python, $ also fits before a line break at the end, so that is not
+    # enough here.
     return re.fullmatch(pattern, value) is not None
 
 
@@ -161,8 +159,8 @@ def has_format(value: str, name: str) -> bool:
 # stands beside the word in the rule, once the value is known to have the right type.
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": is_one_of,
-    "minimum": operator.ge,
-    "maximum": operator.le,
+    "minimum": ge,
+    "maximum": le,
     "minLength": is_long_enough,
     "maxLength": is_short_enough,
     "maxItems": is_short_enough,
@@ -174,8 +172,8 @@ STRUCTURE = ("type", "properties", "required", "additionalProperties", "items")
 ANNOTATIONS = ("description", "readOnly")
 
 
-def verify(rule: Rule) -> None:
-    """Look at a rule itself: raise ValueError for a part that `check` would ignore."""
+def require_known_words(rule: Rule) -> None:
+    """Raise ValueError if a rule has a part that `check` would ignore."""
     for word in rule:
         require_known(word, [*TESTS, *STRUCTURE, *ANNOTATIONS])
     for name in types_of(rule):
@@ -183,9 +181,9 @@ def verify(rule: Rule) -> None:
     if "format" in rule:
         require_known(rule["format"], FORMATS)
     for property_rule in rule.get("properties", {}).values():
-        verify(property_rule)
+        require_known_words(property_rule)
     if "items" in rule:
-        verify(rule["items"])
+        require_known_words(rule["items"])
 
 
 def require_known(name: str, known: Collection[str]) -> None:
@@ -204,7 +202,7 @@ NOT_BLANK = r"^\s*\S[\s\S]*$"
 def make_rule(types: str | list[str], description: str, **words: Any) -> Rule:
     """Make a rule of its types, its words and its description. Raises ValueError."""
     rule = {"type": types, **words, "description": description}
-    verify(rule)
+    require_known_words(rule)
     return rule
 
 
@@ -258,28 +256,35 @@ def object_rule(properties: Mapping[str, Rule], required: Iterable[str] = ()) ->
 
 def nullable(rule: Rule) -> Rule:
     """The same rule, but null is allowed as well."""
+    types = types_of(rule)
+    if "null" in types:
+        return rule
     description = f"{rule['description']} or null"
-    return {**rule, "type": [rule["type"], "null"], "description": description}
+    changed = {**rule, "type": [*types, "null"], "description": description}
+    if "enum" in rule:
+        changed["enum"] = [*rule["enum"], None]
+    return changed
 
 
-STRING = make_rule("string", "a string")
-INTEGER = make_rule("integer", "an integer")
-NUMBER = make_rule("number", "a number")
-BOOLEAN = make_rule("boolean", "true or false")
-ANY_OBJECT = make_rule("object", "an object")
-TIMESTAMP = make_rule(
+STRING_RULE = make_rule("string", "a string")
+INTEGER_RULE = make_rule("integer", "an integer")
+NUMBER_RULE = make_rule("number", "a number")
+BOOLEAN_RULE = make_rule("boolean", "true or false")
+ANY_OBJECT_RULE = make_rule("object", "an object")
+TIMESTAMP_RULE = make_rule(
     "string", "a UTC time such as 2026-01-01T09:30:00.000Z", format="date-time"
 )
-SESSION_NAME = make_rule(
+SESSION_NAME_RULE = make_rule(
     "string",
     "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
     pattern=r"^[A-Za-z0-9._-]{1,64}$",
 )
-# A client that is given the path /items/.. asks for / instead. So the pattern begins by
-# looking ahead that there is no more than one dot, or two, up to the end.
-ROW_ID = make_rule(
+# Clients shorten the path /items/.. to / before they send it, so a row with the id ..
+# could not be reached. The part (?!...) of the pattern refuses one dot or two and then
+# the end.
+ROW_ID_RULE = make_rule(
     "string",
-    f"{SESSION_NAME['description']}, but not . or ..",
+    f"{SESSION_NAME_RULE['description']}, but not . or ..",
     pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$",
 )
 
@@ -287,7 +292,8 @@ ROW_ID = make_rule(
 def check(rule: Rule, value: Any, place: str = "") -> Iterator[Problem]:
     """Yield the problems of a JSON value, in the order of the rule.
 
-    `place` is where the value stands in the data of which it is a part.
+    `place` is where the value stands in the data of which it is a part. As data can be
+    nested, so are the calls; `yield from` hands on what the inner call yields.
     """
     if not obeys(rule, value):
         yield place, f"{label(place)} must be {rule['description']}"
@@ -296,6 +302,11 @@ def check(rule: Rule, value: Any, place: str = "") -> Iterator[Problem]:
     elif isinstance(value, list) and "items" in rule:
         for index, element in enumerate(value):
             yield from check(rule["items"], element, f"{place}[{index}]")
+
+
+def validate(rule: Rule, value: Any, place: str = "") -> None:
+    """Raise InvalidError if a JSON value breaks a rule."""
+    refuse(check(rule, value, place))
 
 
 def obeys(rule: Rule, value: Any) -> bool:
@@ -349,7 +360,8 @@ def read_text(rule: Rule, text: str) -> Any:
     """Read the value that a text spells, as a query string or a setting has only texts.
 
     A text that spells no value of the rule's type is returned as it is, for `check` to
-    refuse. So are numbers too long for anything that we compare them with.
+    refuse. So is a number with too many digits: Python refuses to read an integer of
+    more than 4,300, and takes a number of more than 308 for infinity.
     """
     types = types_of(rule)
     if text == "" and "null" in types:
@@ -368,7 +380,8 @@ def read_text(rule: Rule, text: str) -> Any:
 #
 # A record is a frozen dataclass: it never changes, so any thread may keep one and read
 # it whenever it likes. A change makes a new record. The rule of a field stands in the
-# field's metadata, a place that dataclasses offer and do not use themselves.
+# field's metadata, a place that dataclasses offer and do not use themselves. A field
+# without a default is required of a client.
 # ----------------------------------------------------------------------
 
 # The store gives these fields their values. What a client sends for them is ignored.
@@ -388,11 +401,14 @@ class Record:
 
     # The names of fields in which no two records of a resource may have the same value.
     unique_fields: ClassVar[tuple[str, ...]] = ()
+    # What makes a field's value of what comes as JSON, for fields that hold something
+    # that JSON does not have.
+    converters: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
-    id: str = field(metadata={**ROW_ID, **READ_ONLY})
-    created_at: str = field(metadata={**TIMESTAMP, **READ_ONLY})
+    id: str = field(metadata={**ROW_ID_RULE, **READ_ONLY})
+    created_at: str = field(metadata={**TIMESTAMP_RULE, **READ_ONLY})
     updated_at: str | None = field(
-        default=None, metadata={**nullable(TIMESTAMP), **READ_ONLY}
+        default=None, metadata={**nullable(TIMESTAMP_RULE), **READ_ONLY}
     )
 
     def unique_values(self) -> list[tuple[str, Any]]:
@@ -419,6 +435,8 @@ class ItemStatus(StrEnum):
 class Item(Record):
     """Something in stock."""
 
+    converters = {"status": ItemStatus}
+
     name: str = field(metadata=name_rule(255))
     description: str = field(default="", metadata=text_rule(10_000))
     status: ItemStatus = field(
@@ -431,7 +449,7 @@ class Item(Record):
 ORDER_LINE = make_rule(
     "object",
     "an object",
-    properties={"item_id": STRING, "quantity": integer_rule(minimum=1)},
+    properties={"item_id": STRING_RULE, "quantity": integer_rule(minimum=1)},
 )
 
 
@@ -440,9 +458,11 @@ class Order(Record):
     """What somebody has ordered, line by line."""
 
     unique_fields = ("internal_number",)
+    converters = {"items": tuple}
 
     internal_number: str = field(metadata=name_rule(50))
     status: str = field(default="pending", metadata=name_rule(50))
+    # The objects in it could be changed. Nobody does, as a record never changes.
     items: tuple[dict[str, Any], ...] = field(
         default=(), metadata=array_rule(ORDER_LINE, max_items=1000)
     )
@@ -461,56 +481,52 @@ class Order(Record):
 # ----------------------------------------------------------------------
 # Filters
 #
-# `quantity_gte=5` filters a list by the field `quantity` and the operator `_gte`: a
-# row stays in the list if `operator.ge(row's quantity, 5)` is true. The table OPERATORS
-# says how each operator compares, and which values may stand behind the equals sign.
+# `quantity_gte=5` filters a list by the field `quantity` and the operator `_gte`: a row
+# stays in the list if its quantity is at least 5, which is called the wanted value. The
+# table OPERATORS says how each operator compares, and which values can be wanted.
 # ----------------------------------------------------------------------
 
 
 class Operator(NamedTuple):
     """How a filter compares the value that a row has with a wanted one."""
 
-    # Called with the row's value and the wanted one: whether the row stays in the list.
+    # Whether a row stays in the list. Called with the row's value and the wanted one.
     holds: Callable[[Any, Any], bool]
-    # Which values may stand behind the equals sign. It is called with the rule of a
-    # field, and returns the rule for a wanted value: for `quantity_gt` an integer, even
-    # a negative one that the field could not have. It returns None for a field without
-    # this operator, as a number has no `_like`.
-    value_rule: Callable[[Rule], Rule | None]
+    # Makes the rule for a wanted value from the rule of the field. The two differ: a
+    # quantity begins at 0, and `quantity_gt=-1` makes sense. None if such a field does
+    # not have this operator, as there is no `quantity_like`.
+    make_wanted_rule: Callable[[Rule], Rule | None]
     # Whether it compares by size. Null has none, so rows with null are left out.
     ordered: bool = False
-    # `status=a&status=b` is for rows with a or b: `holds` is given a list of both.
-    # `quantity_gt=1&quantity_gt=5` is for rows that pass both: `holds` is asked twice.
+    # A parameter can be given several times. Either `holds` must be true of each wanted
+    # value, or it takes a list of them all: `status=a&status=b` finds rows with a or b.
     takes_list: bool = False
 
 
-def equality_rule(rule: Rule) -> Rule | None:
-    """A value like those of the field, null too; a query spells null as nothing.
-
-    What can be put in an order can be compared for equality, and so can booleans.
-    """
-    value_rule = ordering_rule(rule)
-    if value_rule is None and "boolean" in types_of(rule):
-        value_rule = BOOLEAN
-    if value_rule is not None and "null" in types_of(rule):
-        return nullable(value_rule)
-    return value_rule
-
-
 def ordering_rule(rule: Rule) -> Rule | None:
-    """A value like those of the field, if they can be put in an order."""
+    """A wanted value like those of the field, if these can be put in an order."""
     if "enum" in rule:
-        return choice_rule(rule["enum"])
-    for value_rule in (STRING, INTEGER, NUMBER):
-        if value_rule["type"] in types_of(rule):
-            return value_rule
+        return choice_rule(name for name in rule["enum"] if name is not None)
+    for wanted_rule in (STRING_RULE, INTEGER_RULE, NUMBER_RULE):
+        if wanted_rule["type"] in types_of(rule):
+            return wanted_rule
     return None
+
+
+def equality_rule(rule: Rule) -> Rule | None:
+    """A wanted value like those of the field. It can be null where the field can."""
+    wanted_rule = ordering_rule(rule)
+    if "boolean" in types_of(rule):
+        wanted_rule = BOOLEAN_RULE  # which has no order, but can be equal
+    if wanted_rule is not None and "null" in types_of(rule):
+        wanted_rule = nullable(wanted_rule)
+    return wanted_rule
 
 
 def search_rule(rule: Rule) -> Rule | None:
     """A text to look for, if the field holds strings."""
     if "string" in types_of(rule):
-        return STRING
+        return STRING_RULE
     return None
 
 
@@ -521,11 +537,11 @@ def contains_text(value: str | None, text: str) -> bool:
 
 OPERATORS = {
     "": Operator(is_one_of, equality_rule, takes_list=True),
-    "_ne": Operator(operator.ne, equality_rule),
-    "_gt": Operator(operator.gt, ordering_rule, ordered=True),
-    "_gte": Operator(operator.ge, ordering_rule, ordered=True),
-    "_lt": Operator(operator.lt, ordering_rule, ordered=True),
-    "_lte": Operator(operator.le, ordering_rule, ordered=True),
+    "_ne": Operator(ne, equality_rule),
+    "_gt": Operator(gt, ordering_rule, ordered=True),
+    "_gte": Operator(ge, ordering_rule, ordered=True),
+    "_lt": Operator(lt, ordering_rule, ordered=True),
+    "_lte": Operator(le, ordering_rule, ordered=True),
     "_like": Operator(contains_text, search_rule),
 }
 
@@ -535,17 +551,17 @@ class Filter(NamedTuple):
 
     field: str
     operator: Operator
-    value_rule: Rule
+    wanted_rule: Rule
 
 
 def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
     """All filters on fields with these rules, by the name of the query parameter."""
     filters = {}
     for name, rule in rules.items():
-        for suffix, each_operator in OPERATORS.items():
-            value_rule = each_operator.value_rule(rule)
-            if value_rule is not None:
-                filters[name + suffix] = Filter(name, each_operator, value_rule)
+        for suffix, operator in OPERATORS.items():
+            wanted_rule = operator.make_wanted_rule(rule)
+            if wanted_rule is not None:
+                filters[name + suffix] = Filter(name, operator, wanted_rule)
     return filters
 
 
@@ -553,6 +569,7 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
     """The rules of a list's query parameters.
 
     One that may be given several times is an array. Of the others the last one counts.
+    Raises ValueError for a field with the name of one of these.
     """
     names: list[str] = []
     for each_filter in filters.values():
@@ -567,10 +584,12 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
         ),
         "page": make_rule("integer", "an integer of at least 1", minimum=1),
         "per_page": integer_rule(1, 1000),
-        "q": array_rule(STRING),
+        "q": array_rule(STRING_RULE),
     }
     for name, each_filter in filters.items():
-        parameters[name] = array_rule(each_filter.value_rule)
+        if name in parameters:
+            raise ValueError(f"a field must not be called {name}, as lists use it")
+        parameters[name] = array_rule(each_filter.wanted_rule)
     return parameters
 
 
@@ -583,7 +602,9 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
 # ----------------------------------------------------------------------
 
 # A rule without type and tests, which any value obeys.
-IGNORED: Rule = {"description": "ignored, so that a row can be sent back as it came"}
+IGNORED_RULE: Rule = {
+    "description": "ignored, so that a row can be sent back as it came"
+}
 
 
 class Resource:
@@ -595,50 +616,42 @@ class Resource:
         self.title = record_class.__name__
         self.rules: dict[str, Rule] = {}  # by field, in the order that a row shows
         self.defaults: dict[str, Any] = {}
-        self.converters: dict[str, Callable[[Any], Any]] = {}
+        for record_field in ordered_fields(record_class):
+            self.rules[record_field.name] = dict(record_field.metadata)
+            if record_field.default is not MISSING:
+                self.defaults[record_field.name] = record_field.default
         self.writable: list[str] = []
-        for column in columns_of(record_class):
-            self._add(column)
-        self.searchable = [name for name in self.writable if self._is_text(name)]
+        self.searchable: list[str] = []
+        for name, rule in self.rules.items():
+            if "readOnly" not in rule:
+                self.writable.append(name)
+                if "string" in types_of(rule):
+                    self.searchable.append(name)
         self.filters = make_filters(self.rules)
         self.parameters = make_parameters(self.filters)
         self._make_schemas()
 
-    def _add(self, column: Field[Any]) -> None:
-        rule = dict(column.metadata)
-        self.rules[column.name] = rule
-        if "readOnly" not in rule:
-            self.writable.append(column.name)
-        if column.default is not MISSING:
-            self.defaults[column.name] = column.default
-        # JSON has neither enums nor tuples, so what comes as JSON is converted: a
-        # string by the enum class, which is the field's type, and a list by tuple.
-        if "enum" in rule:
-            self.converters[column.name] = column.type  # type: ignore[assignment]
-        elif rule["type"] == "array":
-            self.converters[column.name] = tuple
-
-    def _is_text(self, name: str) -> bool:
-        return "string" in types_of(self.rules[name])
-
     def _make_schemas(self) -> None:
-        """Make four rules for a whole row.
+        """Make four rules for a whole row, each for another use.
 
-        They are for a row as it is answered, as a client creates it, as a client
-        changes it, and as it stands in a whole state. Only in the last the read-only
-        fields count. They may be missing or null there, and are then filled in.
+        row_schema      what the service answers: it has every field
+        create_schema   what a client sends for a new row
+        change_schema   what a client sends for a change, which requires nothing
+        state_schema    a row of a whole state
+
+        What a client sends for read-only fields is ignored. In a state they count, and
+        are filled in if they are missing or null.
         """
         sent: dict[str, Rule] = {}
         in_state: dict[str, Rule] = {}
-        required = []
         for name, rule in self.rules.items():
             if name in self.writable:
-                sent[name] = in_state[name] = rule
-                if name not in self.defaults:
-                    required.append(name)
+                sent[name] = rule
+                in_state[name] = rule
             else:
-                sent[name] = IGNORED
-                in_state[name] = rule if "null" in types_of(rule) else nullable(rule)
+                sent[name] = IGNORED_RULE
+                in_state[name] = nullable(rule)
+        required = [name for name in self.writable if name not in self.defaults]
         self.row_schema = object_rule(self.rules, required=list(self.rules))
         self.create_schema = object_rule(sent, required)
         self.change_schema = object_rule(sent)
@@ -646,11 +659,13 @@ class Resource:
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The writable fields of a checked body, as the record class holds them."""
+        converters = self.record_class.converters
         values = {}
         for name in self.writable:
             if name in body:
-                convert = self.converters.get(name)
-                values[name] = convert(body[name]) if convert else body[name]
+                values[name] = body[name]
+                if name in converters and body[name] is not None:
+                    values[name] = converters[name](body[name])
         return values
 
     def to_json(self, record: Record) -> bytes:
@@ -659,16 +674,16 @@ class Resource:
         return json.dumps(values).encode() + b"\n"
 
 
-def columns_of(record_class: type[Record]) -> list[Field[Any]]:
+def ordered_fields(record_class: type[Record]) -> list[Field[Any]]:
     """The fields of a record class; the times, which it inherits, come last."""
-    columns = []
+    others = []
     times = []
-    for column in fields(record_class):
-        if column.name in ("created_at", "updated_at"):
-            times.append(column)
+    for record_field in fields(record_class):
+        if record_field.name in ("created_at", "updated_at"):
+            times.append(record_field)
         else:
-            columns.append(column)
-    return columns + times
+            others.append(record_field)
+    return others + times
 
 
 RESOURCES: dict[str, Resource] = {}
@@ -696,7 +711,8 @@ register("orders", Order)
 # the next process starts higher.
 # ----------------------------------------------------------------------
 
-# Taking the next one needs no lock: `next` on a `count` cannot be interrupted.
+# Taking the next one needs no lock: in CPython, `next` on a `count` is a single step,
+# in which no other thread can come between.
 versions = count(time.time_ns() // 1000)
 
 
@@ -717,8 +733,9 @@ class Table:
         self.rows: dict[str, Row] = {}
         self.next_number = 1  # the id of the next new row
         self.version = next(versions)
-        # Two indexes, so that a write need not look at every row: the id of the row
-        # that owns a unique value, and how often rows of this table name another row.
+        # Two indexes, so that a write need not look at every row. The first has the id
+        # of the row that owns a unique value, by the name of the field and the value.
+        # The second counts how often the rows of this table name another row.
         self.owners: dict[tuple[str, Any], str] = {}
         self.reference_counts: Counter[Reference] = Counter()
 
@@ -748,6 +765,15 @@ class Table:
         self._leave_indexes(self.rows[id].record)
         del self.rows[id]
         self.version = next(versions)
+
+    def first_naming(self, reference: Reference) -> Row | None:
+        """The first row that names another one; None if there is none."""
+        if self.reference_counts[reference] == 0:  # so is what was never counted
+            return None
+        for row in self.rows.values():
+            if reference in row.record.references().values():
+                return row
+        return None
 
     def _enter_indexes(self, record: Record) -> None:
         for unique_value in record.unique_values():
@@ -807,7 +833,7 @@ def read_state(state: Mapping[str, Any], now: str) -> Tables:
 
     Raises InvalidError with problems by place, such as `orders[0].items[2].item_id`.
     """
-    refuse(check(state_rule(), state))
+    validate(state_rule(), state)
     records = {}
     for name, resource in RESOURCES.items():
         records[name] = read_records(resource, state.get(name, []), now)
@@ -895,20 +921,26 @@ def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> lis
     return rows
 
 
-def apply_filter(each_filter: Filter, rows: list[Row], values: list[Any]) -> list[Row]:
-    """The rows that pass a filter which was given with these values."""
-    get_value: Callable[[Row], Any] = attrgetter(f"record.{each_filter.field}")
-    holds = each_filter.operator.holds
-    if each_filter.operator.takes_list:
-        return [row for row in rows if holds(get_value(row), values)]
-    if each_filter.operator.ordered and each_filter.field == "id":
-        get_value = id_sort_key
-        values = [natural_order(value) for value in values]
-    elif each_filter.operator.ordered:
+def apply_filter(each_filter: Filter, rows: list[Row], wanted: list[Any]) -> list[Row]:
+    """The rows that pass a filter for which these values are wanted."""
+    operator = each_filter.operator
+    holds = operator.holds
+    get_value = value_getter(each_filter.field)
+    if operator.takes_list:
+        return [row for row in rows if holds(get_value(row), wanted)]
+    if operator.ordered:
         rows = [row for row in rows if get_value(row) is not None]
-    for value in values:
+    if operator.ordered and each_filter.field == "id":
+        get_value = id_sort_key
+        wanted = [natural_order(id) for id in wanted]
+    for value in wanted:
         rows = [row for row in rows if holds(get_value(row), value)]
     return rows
+
+
+def value_getter(name: str) -> Callable[[Row], Any]:
+    """A function that gets the value of a field from a row, as `row.record.name`."""
+    return attrgetter(f"record.{name}")
 
 
 def natural_order(id: str) -> tuple[int, str]:
@@ -933,10 +965,11 @@ def search(rows: list[Row], names: list[str], text: str) -> list[Row]:
 
 def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
     """What rows are compared by if they are sorted by a field. Null comes first."""
-    get_value = attrgetter(f"record.{name}")
+    get_value = value_getter(name)
 
     def null_first(row: Row) -> tuple[bool, Any]:
-        # Tuples are compared by their first parts first, and False comes before True.
+        # Tuples are compared by their first parts, and by the next only if these are
+        # equal. False comes before True, so null comes before every other value.
         value = get_value(row)
         return value is not None, value
 
@@ -959,11 +992,19 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
 class Clock:
     """The time that new timestamps get. It runs until it is frozen at a moment.
 
-    It needs no lock, as it has one attribute, which each method reads only once.
+    It needs no lock, as it has one attribute, which each method uses only once.
     """
 
     def __init__(self) -> None:
-        self.frozen_at: str | None = None
+        self._frozen_at: str | None = None
+
+    def freeze(self, moment: str) -> None:
+        """Stand still at a moment, which is written as `timestamp` does."""
+        self._frozen_at = moment
+
+    def run(self) -> None:
+        """Tell the true time from now on."""
+        self._frozen_at = None
 
     def now(self) -> str:
         """The time in UTC."""
@@ -972,7 +1013,7 @@ class Clock:
 
     def reading(self) -> dict[str, Any]:
         """The time, and whether the clock is frozen, as a JSON object."""
-        frozen_at = self.frozen_at  # read once, as another thread may set it meanwhile
+        frozen_at = self._frozen_at  # read once, as another thread may set it meanwhile
         now = frozen_at or timestamp(datetime.now(UTC))
         return {"now": now, "frozen": frozen_at is not None}
 
@@ -984,8 +1025,9 @@ class Snapshot(NamedTuple):
     version: int
 
 
-# The versions, written as texts, of which a row must have one; None means any version.
-Versions = Container[str] | None
+# What a caller expects of a row that is to be changed: that its version, written as
+# text, is in a container. None stands for any version.
+Expected = Container[str] | None
 
 
 class Store:
@@ -1031,7 +1073,7 @@ class Store:
 
     def create(self, resource: Resource, body: Mapping[str, Any]) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
-        refuse(check(resource.create_schema, body))
+        validate(resource.create_schema, body)
         values = resource.values(body)
         with self._lock:
             number = self._tables[resource.name].next_number
@@ -1050,7 +1092,7 @@ class Store:
         resource: Resource,
         id: str,
         body: Mapping[str, Any],
-        expected: Versions = None,
+        expected: Expected = None,
     ) -> Row:
         """Merge fields into a row that has an expected version.
 
@@ -1067,7 +1109,7 @@ class Store:
             self._check_ties(resource, record)
             return self._table_to_change(resource).put(record)
 
-    def delete(self, resource: Resource, id: str, expected: Versions = None) -> None:
+    def delete(self, resource: Resource, id: str, expected: Expected = None) -> None:
         """Remove a row that has an expected version.
 
         Raises NotFoundError, StaleError, ConflictError: the first that applies.
@@ -1086,7 +1128,7 @@ class Store:
 
     # The methods below are called by those above, with the lock held.
 
-    def _find(self, resource: Resource, id: str, expected: Versions = None) -> Row:
+    def _find(self, resource: Resource, id: str, expected: Expected = None) -> Row:
         row = self._tables[resource.name].rows.get(id)
         if row is None:
             raise NotFoundError(f"{resource.title} not found")
@@ -1112,13 +1154,11 @@ class Store:
         """Check that no row names the one that is about to be deleted."""
         reference = Reference(resource.name, id)
         for table in self._tables.values():
-            if table.reference_counts[reference] == 0:
-                continue
-            for row in table.rows.values():
-                if reference in row.record.references().values():
-                    holder = f"{table.resource.title.lower()} {row.record.id}"
-                    sentence = f"{resource.title} {id} is named by {holder}"
-                    raise ConflictError(sentence, {"id": sentence})
+            naming_row = table.first_naming(reference)
+            if naming_row is not None:
+                holder = f"{table.resource.title.lower()} {naming_row.record.id}"
+                sentence = f"{resource.title} {id} is named by {holder}"
+                raise ConflictError(sentence, {"id": sentence})
 
     def _table_to_change(self, resource: Resource) -> Table:
         """The store's own table, which is a copy of the seed's at the first change."""
@@ -1132,21 +1172,23 @@ class Store:
 # Sessions
 #
 # A session is what one test, or one person, has to itself: a store, a clock, the faults
-# that wait for requests to come, and a journal of the requests that came. The last two
-# have a lock each, which is held for a step or two and never together with another.
+# that wait for requests to come, and a journal of the requests that came. The classes
+# Faults, Journal and Sessions have a lock each. It is held for a few steps, and never
+# together with another lock.
 # ----------------------------------------------------------------------
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 MAX_DELAY = 30_000  # milliseconds
-DELAY = integer_rule(0, MAX_DELAY)
-ERROR_STATUS = integer_rule(400, 599)
+DELAY_RULE = integer_rule(0, MAX_DELAY)
+ERROR_STATUS_RULE = integer_rule(400, 599)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
     """Something that a test has ordered to go wrong, and for which requests."""
 
-    # A shell-style pattern for the path below the API.
+    # A shell-style pattern for the path below the API. It begins as a path does, or
+    # with one of the signs that mean something in a pattern: * ? [
     path: str = field(
         metadata=make_rule(
             "string",
@@ -1158,19 +1200,19 @@ class Fault:
     # For how many requests it is there; None: for all.
     times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
     # The request waits so many milliseconds before anything else.
-    delay: int = field(default=0, metadata=DELAY)
+    delay: int = field(default=0, metadata=DELAY_RULE)
     # The request waits until the faults are cleared, or for 30 seconds.
-    hold: bool = field(default=False, metadata=BOOLEAN)
+    hold: bool = field(default=False, metadata=BOOLEAN_RULE)
     # The request fails with this status; None: it does not.
-    status: int | None = field(default=None, metadata=nullable(ERROR_STATUS))
+    status: int | None = field(default=None, metadata=nullable(ERROR_STATUS_RULE))
     # Let the failing answer say in how many seconds the client may try again.
     retry_after: int | None = field(
         default=None, metadata=nullable(integer_rule(0, 86_400))
     )
     # The connection is closed in place of an answer.
-    drop: bool = field(default=False, metadata=BOOLEAN)
+    drop: bool = field(default=False, metadata=BOOLEAN_RULE)
     # The request is carried out before it fails.
-    after: bool = field(default=False, metadata=BOOLEAN)
+    after: bool = field(default=False, metadata=BOOLEAN_RULE)
 
     @property
     def fails(self) -> bool:
@@ -1182,15 +1224,16 @@ class Fault:
         return self.method in ("*", method) and fnmatchcase(path, self.path)
 
 
-FAULT = object_rule(
-    {column.name: dict(column.metadata) for column in fields(Fault)}, required=["path"]
+FAULT_RULE = object_rule(
+    {fault_field.name: dict(fault_field.metadata) for fault_field in fields(Fault)},
+    required=["path"],
 )
 NO_FAULT = Fault(path="*")  # it does nothing
 
 
 def read_fault(body: Mapping[str, Any]) -> Fault:
     """A fault from a JSON object. Raises InvalidError."""
-    refuse(check(FAULT, body))
+    validate(FAULT_RULE, body)
     fault = Fault(**body)
     if fault.after and not fault.fails:
         problem = "After must be false where nothing fails; add a status or drop"
@@ -1215,11 +1258,12 @@ class Faults:
             self._faults.append(fault)
 
     def take(self, method: str, path: str) -> tuple[Fault, Event]:
-        """Use the first fault that fits a request, or NO_FAULT.
+        """Use the first fault that fits a request; return NO_FAULT if none does.
 
-        The event is a flag that `clear` sets, for which a held request waits. Fault and
-        event are got under one lock: if the faults were cleared in between, the request
-        would wait for the next clearing.
+        The event is a flag that the next `clear` sets, for which a held request waits.
+        As `clear` also makes a new event, the two are taken in one step under the lock:
+        otherwise a request could take a fault, miss its clearing, and wait with the new
+        event for the one after.
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
@@ -1246,7 +1290,7 @@ class Faults:
         with self._lock:
             self._faults = []
             self._cleared.set()
-            self._cleared = Event()  # for the faults to come
+            self._cleared = Event()  # for the requests to come
 
 
 @dataclass
@@ -1286,7 +1330,8 @@ class Journal:
     def entries(self) -> list[dict[str, Any]]:
         """All entries as JSON objects, oldest first."""
         with self._lock:
-            return [vars(entry).copy() for entry in self._entries]
+            # Copies, as `complete` may change an entry while its JSON is made.
+            return [dict(vars(entry)) for entry in self._entries]
 
     def clear(self) -> None:
         """Forget all entries."""

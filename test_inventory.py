@@ -214,18 +214,18 @@ EMAIL_RULE = store.make_rule("string", "an email address", format="email")
 @pytest.mark.parametrize(
     "rule, good, bad",
     [
-        (store.INTEGER, [0, -5, 10**20], [True, 3.0, "3", None, [], {}]),
+        (store.INTEGER_RULE, [0, -5, 10**20], [True, 3.0, "3", None, [], {}]),
         (NUMBER_RULE, [0, 1.5, -1], [True, "1", None, -1.5]),
-        (store.BOOLEAN, [True, False], [0, 1, "true", None]),
-        (store.nullable(store.BOOLEAN), [True, None], [0, ""]),
-        (store.STRING, ["", "ü", "\ud800"], [None, 5, [], {}]),
+        (store.BOOLEAN_RULE, [True, False], [0, 1, "true", None]),
+        (store.nullable(store.BOOLEAN_RULE), [True, None], [0, ""]),
+        (store.STRING_RULE, ["", "ü", "\ud800"], [None, 5, [], {}]),
         (
             EMAIL_RULE,
             ["a@b", "ann.lee@mail.example.org"],
             ["", "a", "@b", "a b@c", "a@"],
         ),
-        (store.TIMESTAMP, [NOW, "0001-01-01T00:00:00.000Z"], ["", NOW + "\n"]),
-        (store.array_rule(store.INTEGER), [[], [1, 2]], [{}, [1, "2"], None]),
+        (store.TIMESTAMP_RULE, [NOW, "0001-01-01T00:00:00.000Z"], ["", NOW + "\n"]),
+        (store.array_rule(store.INTEGER_RULE), [[], [1, 2]], [{}, [1, "2"], None]),
     ],
 )
 def test_a_rule_allows_what_it_says_and_nothing_else(rule, good, bad):
@@ -262,7 +262,7 @@ def suppliers(monkeypatch):
     class Supplier(store.Record):
         email: str = field(metadata=EMAIL_RULE)
         rating: float = field(default=0, metadata=NUMBER_RULE)
-        local: bool = field(default=False, metadata=store.BOOLEAN)
+        local: bool = field(default=False, metadata=store.BOOLEAN_RULE)
 
     monkeypatch.setitem(RESOURCES, "suppliers", store.Resource("suppliers", Supplier))
     return Api()
@@ -1329,7 +1329,8 @@ def test_a_clock_is_read_in_one_step():
 
     def freeze_or_read(thread):
         for _ in range(2000):
-            clock.frozen_at = None if clock.frozen_at else NOW
+            clock.freeze(NOW)
+            clock.run()
             reading = clock.reading()
             assert reading["frozen"] == (reading["now"] == NOW)
 
@@ -2397,8 +2398,8 @@ def test_a_seed_file_has_the_form_of_a_state(tmp_path, mark):
             '{"items": [{"name": "a", "id": 1}]}',
             "items[0].id: Id must be a string of 1 to 64",
         ),
-        ("[]", "body: Body must be a JSON object"),
-        ("{", "body: Body is not JSON"),
+        ("[]", "the file must be a JSON object"),
+        ("{", "the file is not JSON"),
         ('{"item": []}', "item: item is not known here; allowed are items, orders"),
     ],
 )
