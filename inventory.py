@@ -16,8 +16,8 @@ The rules for the data, and all locks, are in store.py. Words that both modules 
                  `store.refuse(problems)` raises an error if there are any
     session      the data of one test, chosen by a header or a cookie (not Flask's)
     fault        something that a test has ordered to go wrong, for certain requests
-    cleared      an event, which is a flag that a thread can wait for. It is set when
-                 the faults of a session are cleared, and so lets go what they hold
+    hold         let a request wait until the faults are cleared. That is told by an
+                 event, a flag that a thread can wait for
     journal      the list of the requests that have come
     tag          a version of a row or a list in the header ETag. Sent back, it means
                  "tell me only what is newer" (If-None-Match) or "change it only if it
@@ -41,10 +41,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Event
 from types import FrameType
 from typing import Any
-from urllib.parse import urlencode
 
 import flask_cors
 from flask import (
@@ -59,7 +57,6 @@ from flask import (
     request,
     url_for,
 )
-from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import ETags
 from werkzeug.exceptions import (
@@ -96,9 +93,8 @@ def create_app(**arguments: object) -> Flask:
     sessions = store.Sessions(load_seed(settings.seed))
     app = Flask(__name__, static_folder=None)
     app.config.from_mapping(SETTINGS=settings, SESSIONS=sessions)
-    json_provider = DefaultJSONProvider(app)
-    json_provider.sort_keys = False  # fields are shown in the order of the contract
-    app.json = json_provider
+    # Fields stay in the order in which they are declared.
+    app.json.sort_keys = False  # type: ignore[attr-defined]
     # The path /items/ is the same as /items, and not a 404.
     app.url_map.strict_slashes = False
     # The path //items is a 404, and not redirected to /items: a browser does not accept
@@ -175,14 +171,13 @@ def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> Non
         session = sessions.get(session_name())
         g.mock_session = session
         g.started_at = time.perf_counter()
-        g.body = b""  # if it cannot be read, `leave` finds an empty one
         path = path_below(settings.api)
-        if path is None:
-            g.body = read_body()
-            return None
-        # Before the body is read, so that the journal has too large ones as well.
-        g.entry = write_down(session, path)
+        if path is not None:
+            # Before the body is read, so that the journal has too large ones as well.
+            g.entry = write_down(session, path)
         g.body = read_body()
+        if path is None:
+            return None  # go on to the view
         return apply_fault(session, path, settings.delay)
 
     @app.after_request
@@ -223,7 +218,7 @@ def path_below(api: str) -> str | None:
     """What follows the path of the API, as `/items/1`.
 
     None for a request that is neither recorded nor made to fail: one to the mock
-    controls, to the description, or to no part of the API.
+    controls, to health and the description, or to no part of the API.
     """
     whole_path = request.path
     if not whole_path.startswith(f"{api}/"):
@@ -268,8 +263,7 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
     """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
     asked = read_mock_query()
     if "_status" in asked:
-        fault = Fault(path="*", status=asked["_status"])
-        cleared = Event()  # nobody waits for it, as this fault does not hold
+        fault, cleared = Fault(path="*", status=asked["_status"]), None
     else:
         # The first fault for such a request, or NO_FAULT, which does nothing.
         fault, cleared = session.faults.take(request.method, path.rstrip("/") or "/")
@@ -277,8 +271,8 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
     delay = max(least_delay, asked.get("_delay", 0), fault.delay)
     if delay > 0:
         time.sleep(delay / 1000)  # no lock is held, so other requests go on
-    if fault.hold:
-        cleared.wait(HOLD_LIMIT)  # until the faults are cleared
+    if cleared is not None:
+        cleared.wait(HOLD_LIMIT)  # the fault holds the request until then
 
     if not fault.fails:
         return None  # go on to the view
@@ -311,7 +305,7 @@ def failure(fault: Fault) -> Response:
     if fault.drop and "werkzeug.socket" in request.environ:
         return Response(status=DROPPED)
     status = fault.status
-    if fault.drop or status is None:
+    if fault.drop or status is None:  # which is only a drop, as the fault fails
         status = 503
     response = error_response(status, status_phrase(status), {"injected": True})
     if fault.retry_after is not None:
@@ -338,7 +332,7 @@ def close_connection() -> None:
 
 def journal_body() -> Any:
     """The value that the request has brought, if it is JSON and not too long."""
-    body = g.body
+    body = g.get("body")  # None if it could not be read
     if not body or len(body) > JOURNAL_BODY_LIMIT:
         return None
     try:
@@ -421,6 +415,7 @@ def parse_object(raw: bytes) -> dict[str, Any]:
     return value
 
 
+DIGITS_LIMIT = 4000
 NESTING_LIMIT = 500
 TOO_DEEP = f"must not be nested deeper than {NESTING_LIMIT} levels"
 
@@ -431,7 +426,12 @@ def parse_json(raw: bytes) -> Any:
     Raises ValueError with what can follow "Body", or the name of a file.
     """
     try:
-        value = json.loads(raw.decode(), parse_float=finite, parse_constant=finite)
+        value = json.loads(
+            raw.decode(),
+            parse_int=integer,
+            parse_float=finite,
+            parse_constant=finite,
+        )
         levels = nesting(value)
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from None
@@ -443,6 +443,16 @@ def parse_json(raw: bytes) -> Any:
     if levels > NESTING_LIMIT:
         raise ValueError(TOO_DEEP)
     return value
+
+
+def integer(text: str) -> int:
+    """The value of an integer. Raises ValueError for one of thousands of digits.
+
+    Python has a limit of its own, near to this one, and a sentence for programmers.
+    """
+    if len(text) > DIGITS_LIMIT:
+        raise ValueError(f"an integer must not have more than {DIGITS_LIMIT} digits")
+    return int(text)
 
 
 def finite(text: str) -> float:
@@ -593,12 +603,9 @@ def page_response(rows: list[Row], page: int, per_page: int) -> Response:
 
 def page_url(page: int) -> str:
     """The path and query of another page of the same list."""
-    pairs = []
-    for name, value in request.args.items(multi=True):
-        if name != "page":
-            pairs.append((name, value))
-    pairs.append(("page", str(page)))
-    return f"{url_for('.list_rows')}?{urlencode(pairs)}"
+    parameters: dict[str, Any] = request.args.to_dict(flat=False)
+    parameters["page"] = page
+    return url_for(".list_rows", **parameters)
 
 
 STATUSES = {
@@ -648,7 +655,7 @@ def answer_http_error(error: HTTPException) -> WerkzeugResponse:
 
 
 def status_phrase(status: int) -> str:
-    """The standard's phrase for a status in sentence case: "Service unavailable"."""
+    """Werkzeug's phrase for a status in sentence case: "Service unavailable"."""
     phrase = HTTP_STATUS_CODES.get(status, f"Status {status}")
     first_word, *other_words = phrase.split()
     words = [first_word]
@@ -675,7 +682,7 @@ def show_session() -> ResponseReturnValue:
         "session": g.mock_session.name,
         "rows": g.mock_session.store.count_rows(),
         "clock": g.mock_session.clock.reading(),
-        "faults": g.mock_session.faults.left(),
+        "faults": g.mock_session.faults.remaining(),
     }
 
 
@@ -725,7 +732,7 @@ def run_clock() -> Response:
 @mock_views.get("/faults")
 def list_faults() -> Response:
     """List the faults that are left."""
-    return jsonify(g.mock_session.faults.left())
+    return jsonify(g.mock_session.faults.remaining())
 
 
 @mock_views.post("/faults")
@@ -1258,7 +1265,7 @@ def say(line: str) -> None:
 
 
 def stop(signal_number: int, frame: FrameType | None) -> None:
-    """End the process at once.
+    """End the process at once, with status 0.
 
     Otherwise Python would raise KeyboardInterrupt in the main thread, just where that
     is. While it starts a thread for a request, this ends in an error message. As there

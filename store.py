@@ -155,9 +155,9 @@ def has_format(value: str, name: str) -> bool:
     return FORMATS[name](value)
 
 
-# The words that limit a single value. A test is called with the value and with what
-# stands beside the word in the rule, once the value is known to have the right type.
-TESTS: dict[str, Callable[[Any, Any], bool]] = {
+# The words that limit a single value, each with its test. It is called with the value
+# and with what the rule says for the word, once the value is of the right type.
+LIMITS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": is_one_of,
     "minimum": ge,
     "maximum": le,
@@ -175,7 +175,7 @@ ANNOTATIONS = ("description", "readOnly")
 def require_known_words(rule: Rule) -> None:
     """Raise ValueError if a rule has a part that `check` would ignore."""
     for word in rule:
-        require_known(word, [*TESTS, *STRUCTURE, *ANNOTATIONS])
+        require_known(word, [*LIMITS, *STRUCTURE, *ANNOTATIONS])
     for name in types_of(rule):
         require_known(name, TYPES)
     if "format" in rule:
@@ -280,8 +280,8 @@ SESSION_NAME_RULE = make_rule(
     pattern=r"^[A-Za-z0-9._-]{1,64}$",
 )
 # Clients shorten the path /items/.. to / before they send it, so a row with the id ..
-# could not be reached. The part (?!...) of the pattern refuses one dot or two and then
-# the end.
+# could not be reached. The part (?!...) of the pattern refuses an id that is just one
+# dot, or two.
 ROW_ID_RULE = make_rule(
     "string",
     f"{SESSION_NAME_RULE['description']}, but not . or ..",
@@ -310,13 +310,13 @@ def validate(rule: Rule, value: Any, place: str = "") -> None:
 
 
 def obeys(rule: Rule, value: Any) -> bool:
-    """Whether a value has the rule's type and passes its tests, not looking inside."""
+    """Whether a value has the rule's type and keeps its limits, not looking inside."""
     if "type" in rule and not has_type(rule, value):
         return False
     if value is None:
-        return True  # null has the right type, and nothing that could be tested
+        return True  # null has the right type, and nothing that could be limited
     for word, limit in rule.items():
-        if word in TESTS and not TESTS[word](value, limit):
+        if word in LIMITS and not LIMITS[word](value, limit):
             return False
     return True
 
@@ -384,7 +384,8 @@ def read_text(rule: Rule, text: str) -> Any:
 # without a default is required of a client.
 # ----------------------------------------------------------------------
 
-# The store gives these fields their values. What a client sends for them is ignored.
+# The store gives these fields their values. What a client sends for them is ignored,
+# unless it is a whole state.
 READ_ONLY = {"readOnly": True}
 
 
@@ -620,6 +621,8 @@ class Resource:
             self.rules[record_field.name] = dict(record_field.metadata)
             if record_field.default is not MISSING:
                 self.defaults[record_field.name] = record_field.default
+            if record_field.default_factory is not MISSING:
+                self.defaults[record_field.name] = record_field.default_factory()
         self.writable: list[str] = []
         self.searchable: list[str] = []
         for name, rule in self.rules.items():
@@ -707,8 +710,8 @@ register("orders", Order)
 # Each row and each table has a version, a number that stands for its content. Clients
 # get it as a tag, and may keep it while we restart. So no other content may ever have
 # the same number, not even after a restart: versions count up from the time of the
-# start in microseconds. A process makes far fewer than a million of them a second, so
-# the next process starts higher.
+# start in microseconds. A process makes fewer than a million of them a second, so the
+# next process starts higher.
 # ----------------------------------------------------------------------
 
 # Taking the next one needs no lock: in CPython, `next` on a `count` is a single step,
@@ -866,23 +869,19 @@ def read_records(
 def check_state_ties(records: Mapping[str, list[Record]]) -> Iterator[Problem]:
     """Yield what is wrong between records: values used twice, and names of no row."""
     ids = {}
-    for name, named_records in records.items():
-        ids[name] = {record.id for record in named_records}
-    for resource_name, named_records in records.items():
+    for resource_name, its_records in records.items():
+        ids[resource_name] = {record.id for record in its_records}
+    for resource_name, its_records in records.items():
         taken = set()
-        for index, record in enumerate(named_records):
-            place = f"{resource_name}[{index}]"
-            for unique_value in [("id", record.id), *record.unique_values()]:
-                name, value = unique_value
-                if unique_value in taken:
-                    yield f"{place}.{name}", taken_sentence(name, value)
-                taken.add(unique_value)
-            for naming_place, reference in record.references().items():
+        for index, record in enumerate(its_records):
+            row_place = f"{resource_name}[{index}]"
+            for field_name, value in [("id", record.id), *record.unique_values()]:
+                if (field_name, value) in taken:
+                    yield f"{row_place}.{field_name}", taken_sentence(field_name, value)
+                taken.add((field_name, value))
+            for place, reference in record.references().items():
                 if reference.id not in ids[reference.resource]:
-                    yield (
-                        f"{place}.{naming_place}",
-                        missing_sentence(naming_place, reference),
-                    )
+                    yield f"{row_place}.{place}", missing_sentence(place, reference)
 
 
 def taken_sentence(name: str, value: Any) -> str:
@@ -1008,14 +1007,14 @@ class Clock:
 
     def now(self) -> str:
         """The time in UTC."""
-        now: str = self.reading()["now"]
-        return now
+        return self._frozen_at or timestamp(datetime.now(UTC))
 
     def reading(self) -> dict[str, Any]:
         """The time, and whether the clock is frozen, as a JSON object."""
-        frozen_at = self._frozen_at  # read once, as another thread may set it meanwhile
-        now = frozen_at or timestamp(datetime.now(UTC))
-        return {"now": now, "frozen": frozen_at is not None}
+        frozen_at = self._frozen_at  # used once, as another thread may change it
+        if frozen_at is None:
+            return {"now": timestamp(datetime.now(UTC)), "frozen": False}
+        return {"now": frozen_at, "frozen": True}
 
 
 class Snapshot(NamedTuple):
@@ -1026,7 +1025,7 @@ class Snapshot(NamedTuple):
 
 
 # What a caller expects of a row that is to be changed: that its version, written as
-# text, is in a container. None stands for any version.
+# text, is `in` a container. None stands for any version.
 Expected = Container[str] | None
 
 
@@ -1187,13 +1186,14 @@ ERROR_STATUS_RULE = integer_rule(400, 599)
 class Fault:
     """Something that a test has ordered to go wrong, and for which requests."""
 
-    # A shell-style pattern for the path below the API. It begins as a path does, or
-    # with one of the signs that mean something in a pattern: * ? [
+    # A shell-style pattern for the path below the API. Every path begins with a slash,
+    # so with any other first character than these four it would fit none.
     path: str = field(
         metadata=make_rule(
             "string",
-            "a pattern such as /items/* or *, of at most 1000 characters",
-            pattern=r"^[/*?\[][\s\S]{0,999}$",
+            "a pattern of at most 1000 characters that begins with one of / * ? [",
+            maxLength=1000,
+            pattern=r"^[/*?\[][\s\S]*$",
         )
     )
     method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
@@ -1203,7 +1203,7 @@ class Fault:
     delay: int = field(default=0, metadata=DELAY_RULE)
     # The request waits until the faults are cleared, or for 30 seconds.
     hold: bool = field(default=False, metadata=BOOLEAN_RULE)
-    # The request fails with this status; None: it does not.
+    # The request fails with this status; None: it does not. A drop counts more.
     status: int | None = field(default=None, metadata=nullable(ERROR_STATUS_RULE))
     # Let the failing answer say in how many seconds the client may try again.
     retry_after: int | None = field(
@@ -1257,20 +1257,22 @@ class Faults:
         with self._lock:
             self._faults.append(fault)
 
-    def take(self, method: str, path: str) -> tuple[Fault, Event]:
+    def take(self, method: str, path: str) -> tuple[Fault, Event | None]:
         """Use the first fault that fits a request; return NO_FAULT if none does.
 
-        The event is a flag that the next `clear` sets, for which a held request waits.
-        As `clear` also makes a new event, the two are taken in one step under the lock:
-        otherwise a request could take a fault, miss its clearing, and wait with the new
-        event for the one after.
+        With a fault that holds comes an event to wait for, which the next `clear` sets.
+        Both are taken in one step under the lock. Otherwise the faults could be cleared
+        in between, and the request would get the new event, which only the clearing
+        after that sets.
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
                 if fault.fits(method, path):
                     self._use(index)
-                    return fault, self._cleared
-            return NO_FAULT, self._cleared
+                    if fault.hold:
+                        return fault, self._cleared
+                    return fault, None
+            return NO_FAULT, None
 
     def _use(self, index: int) -> None:
         """Count a fault down; one that is used up is gone."""
@@ -1280,8 +1282,8 @@ class Faults:
         elif fault.times is not None:
             self._faults[index] = replace(fault, times=fault.times - 1)
 
-    def left(self) -> list[dict[str, Any]]:
-        """The faults that are left, as JSON objects."""
+    def remaining(self) -> list[dict[str, Any]]:
+        """The faults that are not used up, as JSON objects."""
         with self._lock:
             return [asdict(fault) for fault in self._faults]
 
@@ -1364,7 +1366,7 @@ class Sessions:
 
     def get(self, name: str | None) -> Session:
         """The session with a name, which begins if there is none."""
-        dropped = None
+        dropped = None  # the session that has to make room for it, if any
         with self._lock:
             if name is None:
                 return self._default
@@ -1375,8 +1377,8 @@ class Sessions:
                 _, dropped = self._named.popitem(last=False)
             session = self._named[name]
         if dropped is not None:
-            # Its name leads to a new session now, so no client could let go what the
-            # faults of this one hold.
+            # Its name would begin a new session, so no client can reach this one any
+            # more, and let go what its faults hold.
             dropped.faults.clear()
         return session
 

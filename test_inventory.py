@@ -681,7 +681,10 @@ WRONG_BODIES = {
         b'{"x": 1e400}',
         "Body is not JSON: 1e400 is not a number",
     ),
-    "5,000 digits": (b'{"x": ' + b"9" * 5000 + b"}", "Body is not JSON: "),
+    "5,000 digits": (
+        b'{"x": ' + b"9" * 5000 + b"}",
+        "Body is not JSON: an integer must not have more than 4000 digits",
+    ),
     "deep": (b'{"x": ' + b"[" * 100_000, "Body must not be nested deeper than 500"),
     "501 levels": (
         b'{"x": ' + b"[" * 500 + b"]" * 500 + b"}",
@@ -1013,14 +1016,14 @@ def test_a_page_has_links_to_the_others(shelf, query, pages):
 
     numbers = {}
     for name, path in links.items():
-        numbers[name] = int(re.search(r"[?&]page=(\d+)$", path)[1])
+        numbers[name] = int(re.search(r"[?&]page=(\d+)", path)[1])
     assert numbers == pages
 
 
 def test_a_link_keeps_the_query(shelf):
     links = links_of(shelf.get("/items?page=1&per_page=2&name_like=%26&_=5"))
 
-    assert links["last"] == "/api/v1/items?per_page=2&name_like=%26&_=5&page=1"
+    assert links["last"] == "/api/v1/items?page=1&per_page=2&name_like=%26&_=5"
 
 
 def test_a_link_leads_to_its_page(shelf):
@@ -1403,7 +1406,7 @@ def test_a_fault_is_used_exactly_as_often_as_it_says(what):
         fault = store.read_fault({"path": "/items", "times": 1, **what})
         faults.add(fault)
         assert sum(all_at_once(take)) == 1
-        assert faults.left() == []
+        assert faults.remaining() == []
 
 
 def test_the_journal_can_be_read_while_requests_come():
@@ -1788,7 +1791,9 @@ def test_a_new_fault_is_told_with_every_field(api, given):
     assert api.get("/mock/faults").json == [response.json]
 
 
-PATTERN = "Path must be a pattern such as /items/* or *, of at most 1000 characters"
+PATTERN = (
+    "Path must be a pattern of at most 1000 characters that begins with one of / * ? ["
+)
 METHOD = "Method must be one of *, GET, HEAD, POST, PUT, PATCH, DELETE"
 WRONG_FAULTS = [
     ({"status": 503}, {"path": "Path is required"}),
