@@ -3079,7 +3079,7 @@ def without_what_varies(text):
     """A text with its times, tags and ports made the same."""
     text = re.sub(r"(?<=127\.0\.0\.1:)\d+", "PORT", text)
     text = re.sub(r"\w{3}, \d\d \w{3} \d{4} [\d:]{8} GMT", "DATE", text)
-    text = re.sub(r'"at":".*?"', '"at":"TIME"', text)
+    text = re.sub(rf'"{TIME_PATTERN}"', '"TIME"', text)
     text = re.sub(r'"duration_ms":[\d.]+', '"duration_ms":0', text)
     text = re.sub(r"Werkzeug/\S+ Python/\S+", "SERVER", text)
     text = re.sub(r'ETag: "\d+"', "ETag: TAG", text)
