@@ -1169,12 +1169,23 @@ def load_file(path: str) -> store.Tables:
     try:
         # Some editors begin a file with a byte order mark, which is no part of JSON.
         state = parse_object(raw.removeprefix(codecs.BOM_UTF8))
-        return store.read_state(state, store.timestamp(datetime.now(UTC)))
     except ValueError as error:
         raise bad_seed(path, f"the file {error}") from None
+    try:
+        return store.read_state(state, store.timestamp(datetime.now(UTC)))
     except InvalidError as error:
-        first_place, sentence = list(error.problems.items())[0]
-        raise bad_seed(path, f"{first_place}: {sentence}") from None
+        place, sentence = list(error.problems.items())[0]
+        with suppress(LookupError, TypeError, ValueError):  # there may be no value
+            place = f"{place} is {json.dumps(value_at(state, place))[:100]}"
+        raise bad_seed(path, f"{place}: {sentence}") from None
+
+
+def value_at(value: Any, place: str) -> Any:
+    """The value at a place such as `items[0].name` inside another value."""
+    for part in re.findall(r"[^.\[\]]+", place):
+        key = int(part) if isinstance(value, list) else part
+        value = value[key]
+    return value
 
 
 def bad_seed(path: str, problem: str) -> InvalidError:

@@ -2858,11 +2858,17 @@ def test_a_seed_file_has_the_form_of_a_state(tmp_path, mark):
     [
         (
             '{"items": [{"name": "a", "id": 1}]}',
-            "items[0].id: Id must be a string of 1 to 64",
+            "items[0].id is 1: Id must be a string of 1 to 64",
         ),
+        (
+            '{"items": [{"name": "a", "status": "lost"}]}',
+            'items[0].status is "lost": Status must be one of pending',
+        ),
+        ('{"items": [{}]}', "items[0].name: Name is required"),
         ("[]", "the file must be a JSON object"),
         ("{", "the file is not JSON"),
-        ('{"item": []}', "item: item is not known here; allowed are items, orders"),
+        ('{"item": []}', "item is []: item is not known here; allowed are items"),
+        ('{"items": [], "items[x]": 1}', "items[x]: items[x] is not known here"),
     ],
 )
 def test_a_wrong_seed_file_is_refused_with_the_place(tmp_path, content, problem):
