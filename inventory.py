@@ -305,7 +305,7 @@ def failure(fault: Fault) -> Response:
     if fault.drop and "werkzeug.socket" in request.environ:
         return Response(status=DROPPED)
     status = fault.status
-    if fault.drop or status is None:  # which is only a drop, as the fault fails
+    if fault.drop or status is None:  # only with a drop can there be no status
         status = 503
     response = error_response(status, status_phrase(status), {"injected": True})
     if fault.retry_after is not None:

@@ -602,7 +602,7 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
 # of this section, and the service has its routes, lists, checks and description.
 # ----------------------------------------------------------------------
 
-# A rule without type and tests, which any value obeys.
+# A rule without a type and limits, which any value obeys.
 IGNORED_RULE: Rule = {
     "description": "ignored, so that a row can be sent back as it came"
 }
