@@ -242,7 +242,7 @@ def new_store(size=0):
 # ----------------------------------------------------------------------
 
 
-NUMBER_RULE = store.make_rule("number", "a number above -1", minimum=-1)
+NUMBER_RULE = store.make_rule("number", "a number of at least -1", minimum=-1)
 
 
 EMAIL_RULE = store.make_rule("string", "an email address", format="email")
@@ -255,6 +255,7 @@ EMAIL_RULE = store.make_rule("string", "an email address", format="email")
         (NUMBER_RULE, [0, 1.5, -1], [True, "1", None, -1.5]),
         (store.BOOLEAN_RULE, [True, False], [0, 1, "true", None]),
         (store.nullable(store.BOOLEAN_RULE), [True, None], [0, ""]),
+        # JavaScript's strings can hold the half of a character, as \ud800 is.
         (store.STRING_RULE, ["", "ü", "\ud800"], [None, 5, [], {}]),
         (
             EMAIL_RULE,
@@ -270,6 +271,13 @@ def test_a_rule_allows_what_it_says_and_nothing_else(rule, good, bad):
         assert list(store.check(rule, value, "field")) == []
     for value in bad:
         assert list(store.check(rule, value, "field")) != []
+
+
+def test_what_can_be_null_already_is_not_made_so_twice():
+    once = store.nullable(store.INTEGER_RULE)
+
+    assert store.nullable(once) == once
+    assert once["description"] == "an integer or null"
 
 
 @pytest.mark.parametrize(
@@ -327,25 +335,28 @@ def test_what_the_rules_allow_comes_back_as_it_was_sent(api, path, body):
     assert api.get("/mock/state").json[path[1:]][0] == api.get(f"{path}/1").json
 
 
-NAME = "Name must be a string of 1 to 255 characters, not all blank"
+NAME_SENTENCE = "Name must be a string of 1 to 255 characters, not all blank"
 
 
-DESCRIPTION = "Description must be a string of at most 10000 characters"
+DESCRIPTION_SENTENCE = "Description must be a string of at most 10000 characters"
 
 
-STATUS = "Status must be one of pending, active, completed"
+STATUS_SENTENCE = "Status must be one of pending, active, completed"
 
 
-QUANTITY = "Quantity must be an integer from 0 to 9007199254740991"
+QUANTITY_SENTENCE = "Quantity must be an integer from 0 to 9007199254740991"
 
 
-NUMBER = "Internal number must be a string of 1 to 50 characters, not all blank"
+NUMBER_SENTENCE = (
+    "Internal number must be a string of 1 to 50 characters, not all blank"
+)
 
 
-LINES = "Items must be an array of at most 1000 elements"
+ORDER_STATUS_SENTENCE = "Status must be a string of 1 to 50 characters, not all blank"
+LINES_SENTENCE = "Items must be an array of at most 1000 elements"
 
 
-LINE_QUANTITY = "Quantity must be an integer from 1 to 9007199254740991"
+LINE_QUANTITY_SENTENCE = "Quantity must be an integer from 1 to 9007199254740991"
 
 
 FIELDS = ", ".join(ITEMS.rules)
@@ -357,59 +368,61 @@ BLANK = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
 TIMESTAMP = "must be a UTC time such as 2026-01-01T09:30:00.000Z"
 
 
-SESSION = "must be a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -"
-
-
-OR_NULL = " or null"
+NAME_CHARACTERS = "must be a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -"
 
 
 WRONG_FIELDS = [  # method, path, body, details
     ("POST", "/items", {}, {"name": "Name is required"}),
-    ("POST", "/items", {"name": ""}, {"name": NAME}),
-    ("POST", "/items", {"name": BLANK}, {"name": NAME}),
-    ("POST", "/items", {"name": "x" * 256}, {"name": NAME}),
-    ("POST", "/items", {"name": None}, {"name": NAME}),
-    ("POST", "/items", {"name": 5}, {"name": NAME}),
-    ("PATCH", "/items/1", {"quantity": -1}, {"quantity": QUANTITY}),
-    ("PATCH", "/items/1", {"quantity": 2**53}, {"quantity": QUANTITY}),
-    ("PATCH", "/items/1", {"quantity": True}, {"quantity": QUANTITY}),
-    ("PATCH", "/items/1", {"quantity": 3.0}, {"quantity": QUANTITY}),
-    ("PATCH", "/items/1", {"quantity": "3"}, {"quantity": QUANTITY}),
-    ("PATCH", "/items/1", {"quantity": None}, {"quantity": QUANTITY}),
-    ("PUT", "/items/1", {"status": "Active"}, {"status": STATUS}),
-    ("PUT", "/items/1", {"status": None}, {"status": STATUS}),
-    ("PUT", "/items/1", {"description": None}, {"description": DESCRIPTION}),
+    ("POST", "/items", {"name": ""}, {"name": NAME_SENTENCE}),
+    ("POST", "/items", {"name": BLANK}, {"name": NAME_SENTENCE}),
+    ("POST", "/items", {"name": "x" * 256}, {"name": NAME_SENTENCE}),
+    ("POST", "/items", {"name": None}, {"name": NAME_SENTENCE}),
+    ("POST", "/items", {"name": 5}, {"name": NAME_SENTENCE}),
+    ("PATCH", "/items/1", {"quantity": -1}, {"quantity": QUANTITY_SENTENCE}),
+    ("PATCH", "/items/1", {"quantity": 2**53}, {"quantity": QUANTITY_SENTENCE}),
+    ("PATCH", "/items/1", {"quantity": True}, {"quantity": QUANTITY_SENTENCE}),
+    ("PATCH", "/items/1", {"quantity": 3.0}, {"quantity": QUANTITY_SENTENCE}),
+    ("PATCH", "/items/1", {"quantity": "3"}, {"quantity": QUANTITY_SENTENCE}),
+    ("PATCH", "/items/1", {"quantity": None}, {"quantity": QUANTITY_SENTENCE}),
+    ("PUT", "/items/1", {"status": "Active"}, {"status": STATUS_SENTENCE}),
+    ("PUT", "/items/1", {"status": None}, {"status": STATUS_SENTENCE}),
+    ("PUT", "/items/1", {"description": None}, {"description": DESCRIPTION_SENTENCE}),
     (
         "POST",
         "/items",
         {"z": 1, "quantity": "3", "status": "?", "description": "x" * 10_001},
         {
             "name": "Name is required",
-            "description": DESCRIPTION,
-            "status": STATUS,
-            "quantity": QUANTITY,
+            "description": DESCRIPTION_SENTENCE,
+            "status": STATUS_SENTENCE,
+            "quantity": QUANTITY_SENTENCE,
             "z": f"z is not known here; allowed are {FIELDS}",
         },
     ),
     ("POST", "/orders", {}, {"internal_number": "Internal number is required"}),
-    ("POST", "/orders", {"internal_number": "x" * 51}, {"internal_number": NUMBER}),
+    (
+        "POST",
+        "/orders",
+        {"internal_number": "x" * 51},
+        {"internal_number": NUMBER_SENTENCE},
+    ),
     (
         "PUT",
         "/orders/1",
         {"status": " "},
-        {"status": NUMBER.replace("Internal number", "Status")},
+        {"status": ORDER_STATUS_SENTENCE},
     ),
-    ("PUT", "/orders/1", {"items": {}}, {"items": LINES}),
-    ("PUT", "/orders/1", {"items": [{}] * 1001}, {"items": LINES}),
+    ("PUT", "/orders/1", {"items": {}}, {"items": LINES_SENTENCE}),
+    ("PUT", "/orders/1", {"items": [{}] * 1001}, {"items": LINES_SENTENCE}),
     (
         "PUT",
         "/orders/1",
         {"items": [{"item_id": 1, "quantity": 0}, 5, {"quantity": 2**53}]},
         {
             "items[0].item_id": "Item id must be a string",
-            "items[0].quantity": LINE_QUANTITY,
+            "items[0].quantity": LINE_QUANTITY_SENTENCE,
             "items[1]": "Items[1] must be an object",
-            "items[2].quantity": LINE_QUANTITY,
+            "items[2].quantity": LINE_QUANTITY_SENTENCE,
         },
     ),
     ("PUT", "/mock/clock", {}, {"now": "Now is required"}),
@@ -467,7 +480,7 @@ def test_no_more_than_a_hundred_problems_are_reported(api):
     details = api.post("/items", body, status=400).json["details"]
 
     assert len(details) == 100
-    assert list(details)[:2] == ["name", "wrong_0"]
+    assert list(details)[:2] == ["name", "wrong_0"]  # the name is missing
 
 
 # ----------------------------------------------------------------------
@@ -525,7 +538,7 @@ def test_an_item_that_an_order_names_cannot_be_deleted(api):
     assert api.get("/items/1").json["name"] == "Mug"
 
 
-def test_an_item_can_be_deleted_once_the_last_order_does_not_name_it(api):
+def test_an_item_can_be_deleted_once_no_order_names_it_any_more(api):
     api.post("/items", {"name": "Mug"})
     api.post("/items", {"name": "Pot"})
     mug_twice = [{"item_id": "1"}, {"item_id": "1"}]
@@ -560,7 +573,7 @@ def test_a_line_must_name_an_item_that_exists(api):
     assert api.get("/orders").json == []
 
 
-def test_whether_an_item_exists_is_looked_at_when_all_else_is_right(api):
+def test_missing_items_are_reported_only_when_all_fields_are_right(api):
     body = {"internal_number": "", "items": [{"item_id": "9"}]}
 
     refused = api.post("/orders", body, status=400).json
@@ -568,7 +581,7 @@ def test_whether_an_item_exists_is_looked_at_when_all_else_is_right(api):
     assert list(refused["details"]) == ["internal_number"]
 
 
-def test_what_leaves_the_store_cannot_be_changed():
+def test_rows_records_and_faults_cannot_be_changed():
     row = new_store(1).get(ITEMS, "1")
 
     with pytest.raises(FrozenInstanceError):
@@ -614,6 +627,7 @@ def suppliers(monkeypatch):
             default=None, metadata=store.nullable(store.choice_rule(Colour))
         )
 
+    # This is what `register` does, but it ends with the test.
     monkeypatch.setitem(RESOURCES, "suppliers", store.Resource("suppliers", Supplier))
     return Api()
 
@@ -625,7 +639,7 @@ def test_a_new_resource_is_validated(suppliers):
 
     assert response.json["details"] == {
         "email": "Email must be an email address",
-        "rating": "Rating must be a number above -1",
+        "rating": "Rating must be a number of at least -1",
         "local": "Local must be true or false",
     }
 
@@ -704,7 +718,7 @@ def test_a_created_row_is_answered_whole_with_its_fields_in_order(api, example):
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH"])
-def test_a_change_merges_fields_and_tells_when(api, example, method):
+def test_a_change_merges_fields_and_sets_updated_at(api, example, method):
     before = api.post(example.path, example.body).json
     api.put("/mock/clock", {"now": NOW})
 
@@ -714,7 +728,7 @@ def test_a_change_merges_fields_and_tells_when(api, example, method):
     assert api.get(f"{example.path}/1").data == response.data
 
 
-def test_an_empty_change_only_tells_when(api, example):
+def test_an_empty_change_sets_updated_at(api, example):
     before = api.post(example.path, example.body).json
     api.put("/mock/clock", {"now": NOW})
 
@@ -736,13 +750,20 @@ def test_a_removed_row_is_gone_and_its_id_is_not_used_again(api, example):
 
 def test_a_row_can_be_sent_back_as_it_was_given(api, example):
     row = api.post(example.path, example.body).json
+
+    response = api.put(f"{example.path}/1", row)
+
+    assert response.json == {**row, "updated_at": response.json["updated_at"]}
+
+
+def test_an_id_and_times_that_a_client_sends_are_ignored(api, example):
+    row = api.post(example.path, {**example.body, "id": "9", "created_at": NOW}).json
     strange = {"id": ["9"], "created_at": 5, "updated_at": {"x": 1}}
 
-    assert api.put(f"{example.path}/1", row).json["id"] == "1"
     response = api.put(f"{example.path}/1", strange)
 
-    assert response.json["id"] == "1"
-    assert response.json["created_at"] == row["created_at"]
+    assert row["id"] == response.json["id"] == "1"
+    assert NOW != row["created_at"] == response.json["created_at"]
 
 
 def test_head_answers_as_get_does_without_a_body(api, example):
@@ -811,7 +832,7 @@ def shelf(api):
 
 FILTERS = [
     ("", ALL_IDS),
-    ("_=123", ALL_IDS),  # an underscore gets past caches
+    ("_=123", ALL_IDS),  # ignored: clients add it so that no cache answers
     ("status=pending", ["2", "10"]),
     ("id=10", ["10"]),
     ("id=010", []),
@@ -820,12 +841,12 @@ FILTERS = [
     # Of several values of a field, any will do.
     ("quantity=5&quantity=9", ["1", "9", "11"]),
     ("quantity_ne=5&quantity_ne=0", ["3", "10", "11"]),
-    # No value at all stands for null.
+    # Where null can be wanted, no text stands for it.
     ("updated_at=", ["1", "2", "9", "10", "11"]),
     (f"updated_at=&updated_at={CHANGED}", ALL_IDS),
     ("updated_at_ne=", ["3"]),
     (f"updated_at_ne={CHANGED}", ["1", "2", "9", "10", "11"]),
-    # Larger and smaller: all that are given hold.
+    # A row must pass each value that is given for larger and smaller.
     ("quantity_gt=7", ["11"]),
     ("quantity_gte=5&quantity_gte=7", ["3", "11"]),
     ("quantity_lt=2", ["2"]),
@@ -839,7 +860,8 @@ FILTERS = [
     ("id_gte=10", ["10", "11"]),
     ("id_lt=3", ["1", "2"]),
     ("id_lte=2", ["1", "2"]),
-    # Null is neither larger nor smaller than anything, and contains nothing.
+    # Null is neither larger nor smaller than anything, and contains nothing. With these
+    # operators no text is just an empty one, which every time is larger than.
     ("updated_at_gt=2000", ["3"]),
     ("updated_at_lt=3000", ["3"]),
     ("updated_at_gt=", ["3"]),
@@ -892,7 +914,8 @@ def test_a_list_is_filtered_sorted_and_counted(shelf, query, ids):
         ("per_page=4&page=2", 2, 4, 6, ["10", "11"]),
         ("per_page=4&page=99", 99, 4, 6, []),
         (f"page={10**30}", 10**30, 10, 6, []),
-        ("per_page=0&per_page=4&page=x&page=2", 2, 4, 6, ["10", "11"]),  # the last
+        # The last value of each counts.
+        ("per_page=0&per_page=4&page=x&page=2", 2, 4, 6, ["10", "11"]),
         ("per_page=2&status=active&sort=-id", 1, 2, 3, ["11", "3"]),
     ],
 )
@@ -937,9 +960,10 @@ def test_a_page_has_links_to_the_others(shelf, query, pages):
 
 
 def test_a_link_keeps_the_query(shelf):
-    links = links_of(shelf.get("/items?page=1&per_page=2&name_like=%26&_=5"))
+    response = shelf.get("/items?page=1&per_page=4&name_like=%26&name_like=a&_=5")
 
-    assert links["last"] == "/api/v1/items?page=1&per_page=2&name_like=%26&_=5"
+    first = "/api/v1/items?page=1&per_page=4&name_like=%26&name_like=a&_=5"
+    assert response.headers["Link"] == f'<{first}>; rel="first", <{first}>; rel="last"'
 
 
 def test_a_link_leads_to_its_page(shelf):
@@ -956,7 +980,7 @@ WRONG_QUERIES = [
     ("quantity=%D9%A1", {"quantity": "Quantity must be an integer"}),
     ("quantity_gt=", {"quantity_gt": "Quantity gt must be an integer"}),
     ("quantity=" + "9" * 5000, {"quantity": "Quantity must be an integer"}),
-    ("status=bogus", {"status": STATUS}),
+    ("status=bogus", {"status": STATUS_SENTENCE}),
     (
         "sort=size",
         {
@@ -982,7 +1006,7 @@ def test_a_wrong_parameter_is_refused_by_its_name(shelf, query, details):
     "name",
     [
         "statuss",
-        "_sort",
+        "_sort",  # as json-server has it
         "_page",
         "_limit",
         "_embed",
@@ -1034,7 +1058,11 @@ def test_a_client_that_has_the_version_gets_a_304(demo, path):
         assert response.headers["ETag"] == tag
     for other in ('"x"', "", tag.strip('"') + "0"):
         assert demo.get(path, headers={"If-None-Match": other}).data == full.data
-    assert demo.get(path, headers={"If-Match": '"x"'}).data == full.data
+
+
+def test_if_match_is_ignored_on_a_read(demo):
+    demo.get("/items", headers={"If-Match": '"x"'})
+    demo.get("/items/1", headers={"If-Match": '"x"'})
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
@@ -1220,10 +1248,10 @@ WRONG_STATES = {
             "customers": [],
         },
         {
-            "items[1].id": f"Id {SESSION}, but not . or .. or null",
+            "items[1].id": f"Id {NAME_CHARACTERS}, but not . or .. or null",
             "items[1].name": "Name is required",
             "items[2]": "Items[2] must be an object",
-            "items[3].id": f"Id {SESSION}, but not . or .. or null",
+            "items[3].id": f"Id {NAME_CHARACTERS}, but not . or .. or null",
             "items[4].created_at": f"Created at {TIMESTAMP} or null",
             "items[4].x": f"x is not known here; allowed are {FIELDS}",
             "orders[0].items[0].item_id": "Item id must be a string",
@@ -1275,12 +1303,12 @@ def test_a_wrong_state_is_refused_by_place_and_changes_nothing(demo, name):
 # ----------------------------------------------------------------------
 # The store
 #
-# Each of these runs many threads, and goes red if the lock is taken away.
+# Each of these runs many threads, and can go red if the lock is taken away.
 # ----------------------------------------------------------------------
 
 
 def attempt(function, *arguments):
-    """Call a function; whether it was not refused."""
+    """Call a function; return True, or False if the store refused."""
     try:
         function(*arguments)
     except store.StoreError:
@@ -1327,7 +1355,7 @@ def test_of_racing_changes_with_one_tag_one_wins():
 
 
 def test_an_order_never_names_an_item_that_is_gone():
-    stores = [new_store(20) for _ in range(30)]
+    stores = [new_store(20) for _ in range(30)]  # many chances to collide
 
     def create_or_delete(thread):
         for id in range(1, 21):
@@ -1378,8 +1406,7 @@ def test_a_list_is_never_stale(api):
 # ----------------------------------------------------------------------
 # Sessions
 #
-# The first three run many threads. They go red if the lock of Sessions, of Faults or
-# of Journal is taken away.
+# The first three go red if the lock of Sessions, of Faults or of Journal is taken away.
 # ----------------------------------------------------------------------
 
 
@@ -1504,7 +1531,7 @@ def test_a_session_can_be_named_by_a_cookie_and_a_header_wins():
 def test_a_wrong_session_name_in_a_header_is_a_400(demo, name):
     response = demo.get("/items", status=400, headers={"X-Mock-Session": name})
 
-    sentence = f"X-Mock-Session {SESSION}"
+    sentence = f"X-Mock-Session {NAME_CHARACTERS}"
     details = {"X-Mock-Session": sentence}
     assert response.json == {"error": sentence, "details": details}
 
@@ -1514,7 +1541,9 @@ def test_a_wrong_session_name_in_a_cookie_is_a_400(demo, name):
     headers = {"Cookie": f"mock_session={name}"}
     response = demo.in_session(None).get("/items", status=400, headers=headers)
 
-    assert response.json["details"] == {"mock_session": f"Mock session {SESSION}"}
+    assert response.json["details"] == {
+        "mock_session": f"Mock session {NAME_CHARACTERS}"
+    }
 
 
 @pytest.mark.parametrize("name", ["A-z0.9_", "x" * 64, ".", ".."])
@@ -1556,13 +1585,14 @@ def test_the_least_recently_used_of_256_sessions_is_dropped():
     ],
 )
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_has_a_mebibyte_at_most_and_a_state_64(api, path, size, status, chunked):
+def test_a_body_may_have_one_mebibyte_and_a_state_64(api, path, size, status, chunked):
     method, body = "POST", b'{"name": "x"}'
     if path == "/mock/state":
         method, body = "PUT", b"{}"
     options = {}
     if chunked:
-        # As Werkzeug's server hands on a body that comes in pieces, without its length.
+        # What Werkzeug's server tells an app of a body that comes in pieces: no length,
+        # and that the stream ends by itself.
         options["environ_overrides"] = {
             "HTTP_TRANSFER_ENCODING": "chunked",
             "wsgi.input_terminated": True,
@@ -1579,13 +1609,11 @@ def test_a_body_has_a_mebibyte_at_most_and_a_state_64(api, path, size, status, c
         assert entry["body"] is None  # as it is longer than 10 KiB
 
 
-EXPOSED = "ETag, Link, Location, Retry-After, X-Total-Count"
-
-
 @pytest.mark.parametrize(
     "path", ["/items", "/items/1", "/nowhere", "/mock/state", "/items/?x=1"]
 )
 def test_a_preflight_succeeds_on_any_path_with_any_header(api, path):
+    # What a browser asks before it lets a page send such a request to another origin.
     headers = {
         "Access-Control-Request-Method": "PATCH",
         "Access-Control-Request-Headers": "if-match, x-anything",
@@ -1602,10 +1630,14 @@ def test_a_preflight_succeeds_on_any_path_with_any_header(api, path):
     assert api.get("/mock/requests").json == []
 
 
-def test_every_answer_can_be_read_by_a_page_errors_too(api):
+EXPOSED = "ETag, Link, Location, Retry-After, X-Total-Count"
+
+
+def test_answers_and_errors_can_be_read_by_pages_of_other_origins(api):
     api.post("/mock/faults", {"path": "/items", "status": 503})
     for path, status in [
         ("/items", 503),
+        ("/items", 200),
         ("/items/9", 404),
         ("/x", 404),
         ("/items?a=b", 400),
@@ -1708,7 +1740,7 @@ def test_with_after_a_request_is_carried_out_and_its_answer_is_lost(demo):
     ]
 
 
-def test_a_fault_meets_unknown_paths_but_never_the_controls(demo):
+def test_a_fault_applies_to_unknown_paths_but_never_to_the_controls(demo):
     demo.post("/mock/faults", {"path": "*", "status": 503, "times": None})
 
     for path in ("/payments", "/items//1", "/", "/health/x"):
@@ -1722,7 +1754,7 @@ def test_a_fault_meets_unknown_paths_but_never_the_controls(demo):
     assert paths == ["/payments", "/items//1", "/", "/health/x"]
 
 
-def test_one_request_asks_for_an_error_and_uses_up_no_fault(demo):
+def test_status_in_a_query_fails_this_request_and_uses_up_no_fault(demo):
     demo.post("/mock/faults", {"path": "*", "status": 503})
 
     demo.post("/items?_status=400&_status=418", {"name": "x"}, status=418)
@@ -1794,7 +1826,7 @@ def pool():
 def send(pool, api, method, path, body=None, status=200):
     """Send a request from another thread, and go on once it stands in the journal.
 
-    Returns what `result()` gives the response of, once it is there.
+    Returns a future: its `result()` waits for the response and returns it.
     """
     before = len(api.get("/mock/requests").json)
     future = pool.submit(api.request, method, path, body, status)
@@ -1852,7 +1884,7 @@ def test_a_reset_lets_held_requests_go_and_they_leave_no_trace(session, pool):
 
     client.delete("/mock/state")
 
-    assert held.result(timeout=10).json["id"] == "1"
+    assert held.result(timeout=10).json["id"] == "1"  # in the data before the reset
     assert client.get("/items").json == []
     paths = [entry["path"] for entry in client.get("/mock/requests").json]
     assert paths == ["/items"]  # the GET of this test
@@ -2551,15 +2583,27 @@ def test_each_route_describes_its_body(document, method, path, schema_name):
     assert schema == {"$ref": f"#/components/schemas/{schema_name}"}
 
 
-def test_operations_have_their_own_ids_and_a_summary(document):
-    ids = []
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            ids.append(operation["operationId"])
-            assert operation["summary"]
-    assert len(ids) == len(set(ids)) == 1 + 6 * len(RESOURCES)
+def test_operations_have_ids_and_summaries(document):
+    ids = {}
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            ids[method, path] = operation["operationId"]
+            assert operation["summary"].endswith(".")
+
+    assert ids["get", "/health"] == "getHealth"
+    assert ids["get", "/items"] == "getItemList"
+    assert ids["post", "/items"] == "postItem"
+    assert ids["get", "/orders/{id}"] == "getOrder"
+    assert ids["put", "/orders/{id}"] == "putOrder"
+    assert ids["patch", "/orders/{id}"] == "patchOrder"
+    assert ids["delete", "/orders/{id}"] == "deleteOrder"
+    assert len(set(ids.values())) == len(ids)
+
+
+def test_the_description_names_the_api_and_where_it_is(document):
+    assert document["openapi"] == "3.1.0"
+    assert document["info"] == {"title": "Inventory API", "version": "1.0.0"}
     assert document["servers"] == [{"url": "/api/v1"}]
-    assert document["openapi"].startswith("3.1")
 
 
 @pytest.fixture
@@ -2720,7 +2764,7 @@ def test_the_page_is_about_the_session_that_it_names(demo):
     for name in ("a b", "<script>", ""):
         wrong = get_page(demo, f"/?session={name}")
         assert wrong.status_code == 400
-        assert wrong.json["error"] == f"Session {SESSION}"
+        assert wrong.json["error"] == f"Session {NAME_CHARACTERS}"
 
 
 def test_the_page_is_json_for_clients_that_prefer_it(demo):
@@ -2734,6 +2778,12 @@ def test_the_page_is_json_for_clients_that_prefer_it(demo):
         assert route["summary"].endswith(".")
         paths.add(route["path"])
     assert paths == {rule.rule for rule in demo.app.url_map.iter_rules()}
+
+
+def test_the_page_is_html_for_clients_that_prefer_it(demo):
+    response = get_page(demo, accept="text/html;q=0.9, application/json;q=0.8")
+
+    assert response.mimetype == "text/html"
 
 
 # ----------------------------------------------------------------------
