@@ -10,14 +10,15 @@ The sections stand in the order in which a request meets them, after `create_app
 
 The rules for the data, and all locks, are in store.py. Words that both modules use:
 
+    place        where in the data something is, such as `name` or `items[0].item_id`
     rule         what a value must be, in words of JSON Schema.
                  `store.validate(rule, value)` raises an error if it is not;
                  `store.check(rule, value)` lists the problems, and
                  `store.refuse(problems)` raises an error if there are any
     session      the data of one test, chosen by a header or a cookie (not Flask's)
     fault        something that a test has ordered to go wrong, for certain requests
-    hold         let a request wait until the faults are cleared. That is told by an
-                 event, a flag that a thread can wait for
+    hold         let a request wait until the faults of its session are cleared. What it
+                 waits for is an event, a flag that one thread sets for others
     journal      the list of the requests that have come
     tag          a version of a row or a list in the header ETag. Sent back, it means
                  "tell me only what is newer" (If-None-Match) or "change it only if it
@@ -173,7 +174,7 @@ def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> Non
         g.started_at = time.perf_counter()
         path = path_below(settings.api)
         if path is not None:
-            # Before the body is read, so that the journal has too large ones as well.
+            # Before the body is read, so that a request with too large a body is there.
             g.entry = write_down(session, path)
         g.body = read_body()
         if path is None:
@@ -248,10 +249,10 @@ def read_body() -> bytes:
     limit = BODY_LIMIT
     if request.endpoint == "mock.replace_state":
         limit = STATE_LIMIT
-    # If a header tells that a body is longer than this, Werkzeug raises the error. But
-    # a body can come in pieces, without its length in a header. Then Werkzeug reads so
-    # many bytes and leaves out the rest. So it is told a limit of one byte more than
-    # ours: a body that has this byte is too long.
+    # Werkzeug raises the error if the header Content-Length is above its own limit. But
+    # a body can come in pieces, without that header. Then Werkzeug reads as far as its
+    # limit, and ignores the rest. With a limit of one byte more than ours, we see by
+    # the length of what was read that it is too long.
     request.max_content_length = limit + 1
     body = request.get_data()
     if len(body) > limit:
@@ -263,16 +264,17 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
     """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
     asked = read_mock_query()
     if "_status" in asked:
-        fault, cleared = Fault(path="*", status=asked["_status"]), None
+        fault, end_of_hold = Fault(path="*", status=asked["_status"]), None
     else:
         # The first fault for such a request, or NO_FAULT, which does nothing.
-        fault, cleared = session.faults.take(request.method, path.rstrip("/") or "/")
+        path = path.rstrip("/") or "/"
+        fault, end_of_hold = session.faults.take(request.method, path)
 
     delay = max(least_delay, asked.get("_delay", 0), fault.delay)
     if delay > 0:
         time.sleep(delay / 1000)  # no lock is held, so other requests go on
-    if cleared is not None:
-        cleared.wait(HOLD_LIMIT)  # the fault holds the request until then
+    if end_of_hold is not None:  # the fault holds the request until this event
+        end_of_hold.wait(HOLD_LIMIT)
 
     if not fault.fails:
         return None  # go on to the view
@@ -372,6 +374,7 @@ def create_row(resource: Resource) -> Response:
     """Create a row."""
     row = g.mock_session.store.create(resource, sent_object())
     response = row_response(row, 201)
+    # The dot stands for the blueprint of this request, which is that of the resource.
     response.location = url_for(".show_row", id=row.record.id)
     return response
 
@@ -448,7 +451,7 @@ def parse_json(raw: bytes) -> Any:
 def integer(text: str) -> int:
     """The value of an integer. Raises ValueError for one of thousands of digits.
 
-    Python has a limit of its own, near to this one, and a sentence for programmers.
+    Python has a limit near to this one, but its message is meant for programmers.
     """
     if len(text) > DIGITS_LIMIT:
         raise ValueError(f"an integer must not have more than {DIGITS_LIMIT} digits")
@@ -502,6 +505,7 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
             continue
         rule = parameters[name]
         texts = request.args.getlist(name)
+        # A text that `read_text` cannot read stays a text, and `check` refuses it.
         if rule["type"] == "array":
             element_rule = rule["items"]
             values[name] = [store.read_text(element_rule, text) for text in texts]
@@ -1083,9 +1087,8 @@ class Settings:
     def origins(self) -> list[str]:
         """The allowed origins, as Flask-CORS takes them.
 
-        Each is given as a regular expression that matches it alone. Flask-CORS compares
-        plain texts, too, but decides by the signs in a text what it is: the brackets of
-        an IPv6 address would make an expression of it, and a wrong one.
+        It takes a text with brackets for a regular expression, and an IPv6 address has
+        brackets. So each origin is given as an expression that matches it alone.
         """
         if self.cors_origins == "*":
             return ["*"]
@@ -1278,9 +1281,9 @@ def say(line: str) -> None:
 def stop(signal_number: int, frame: FrameType | None) -> None:
     """End the process at once, with status 0.
 
-    Otherwise Python would raise KeyboardInterrupt in the main thread, just where that
-    is. While it starts a thread for a request, this ends in an error message. As there
-    is nothing to save, nothing has to be ended in order.
+    Otherwise Python would raise an exception in the main thread. If that is starting a
+    thread for a request, the exception ends in a traceback on stderr. No data has to be
+    saved, so nothing is lost by ending at once.
     """
     os._exit(0)
 
@@ -1308,8 +1311,8 @@ def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
     try:
         socket.getaddrinfo(settings.host, settings.port)
     except OSError:
-        place = f"not {settings.host!r}"
-        sys.exit(f"inventory: HOST must be an address of this machine, {place}")
+        sentence = f"HOST must be an address of this machine, not {settings.host!r}"
+        sys.exit(f"inventory: {sentence}")
     try:
         server = make_server(
             settings.host,
@@ -1319,9 +1322,9 @@ def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
             request_handler=RequestHandler,
         )
     except SystemExit:
-        # Werkzeug has printed the reason. Which settings have led to it we add.
-        place = f"HOST {settings.host} and PORT {settings.port}"
-        sys.exit(f"inventory: {place} must be free, and an address of this machine")
+        # Werkzeug has printed the reason, and we add the settings that have led to it.
+        address = f"HOST {settings.host} and PORT {settings.port}"
+        sys.exit(f"inventory: {address} must be free, and an address of this machine")
     server.socket.listen(BACKLOG)  # it listens already; this only changes the number
     return server
 

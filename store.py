@@ -64,8 +64,10 @@ MAX_PROBLEMS = 100
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise InvalidError if there are problems. The first one's sentence is told."""
-    first_problems = dict(islice(problems, MAX_PROBLEMS))
+    """Raise InvalidError if there are problems, with the sentence of the first one."""
+    first_problems: dict[str, str] = {}
+    for place, sentence in islice(problems, MAX_PROBLEMS):
+        first_problems.setdefault(place, sentence)
     if first_problems:
         sentences = list(first_problems.values())
         raise InvalidError(sentences[0], first_problems)
@@ -145,9 +147,8 @@ def is_short_enough(value: Any, limit: int) -> bool:
 
 
 def matches(value: str, pattern: str) -> bool:
-    # Our patterns begin with ^ and end with $, for those who read them in the API's
-    # description. To Python, $ also fits before a line break at the end, so that is not
-    # enough here.
+    # `fullmatch`, because Python's $ also fits before a line break at the end. Patterns
+    # have ^ and $ for other tools, which read them in the API's description.
     return re.fullmatch(pattern, value) is not None
 
 
@@ -402,8 +403,8 @@ class Record:
 
     # The names of fields in which no two records of a resource may have the same value.
     unique_fields: ClassVar[tuple[str, ...]] = ()
-    # What makes a field's value of what comes as JSON, for fields that hold something
-    # that JSON does not have.
+    # Functions that turn a JSON value into that of the field, by the field's name: a
+    # string into an enum, or an array into a tuple.
     converters: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
 
     id: str = field(metadata={**ROW_ID_RULE, **READ_ONLY})
@@ -570,7 +571,7 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
     """The rules of a list's query parameters.
 
     One that may be given several times is an array. Of the others the last one counts.
-    Raises ValueError for a field with the name of one of these.
+    Raises ValueError for a field called sort, page, per_page or q.
     """
     names: list[str] = []
     for each_filter in filters.values():
@@ -771,7 +772,7 @@ class Table:
 
     def first_naming(self, reference: Reference) -> Row | None:
         """The first row that names another one; None if there is none."""
-        if self.reference_counts[reference] == 0:  # so is what was never counted
+        if self.reference_counts[reference] == 0:  # a Counter says 0 for unknown keys
             return None
         for row in self.rows.values():
             if reference in row.record.references().values():
@@ -867,7 +868,7 @@ def read_records(
 
 
 def check_state_ties(records: Mapping[str, list[Record]]) -> Iterator[Problem]:
-    """Yield what is wrong between records: values used twice, and names of no row."""
+    """Yield what is wrong between records: values used twice, references to no row."""
     ids = {}
     for resource_name, its_records in records.items():
         ids[resource_name] = {record.id for record in its_records}
@@ -1043,7 +1044,8 @@ class Store:
         self._tables = dict(seed)
         # All sessions begin with the same tables, those of the seed. They are never
         # changed, so that they can be read under different locks. Before the first
-        # change to one, a store puts a copy in its place.
+        # change to one, a store puts a copy in its place. These are the names of those
+        # that are still the seed's.
         self._shared = set(seed)
 
     def get(self, resource: Resource, id: str) -> Row:
@@ -1261,9 +1263,8 @@ class Faults:
         """Use the first fault that fits a request; return NO_FAULT if none does.
 
         With a fault that holds comes an event to wait for, which the next `clear` sets.
-        Both are taken in one step under the lock. Otherwise the faults could be cleared
-        in between, and the request would get the new event, which only the clearing
-        after that sets.
+        Both are taken in one step under the lock: if a `clear` came between the two,
+        the request would hold a fault that is gone, and wait for another `clear`.
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
@@ -1358,7 +1359,7 @@ class Sessions:
     MAX_NAMED = 256
 
     def __init__(self, seed: Tables) -> None:
-        # Held so that the first two requests of a session get the same one.
+        # Held so that two first requests with one name get the same session.
         self._lock = Lock()
         self._seed = seed
         self._default = Session(None, seed)
@@ -1377,8 +1378,8 @@ class Sessions:
                 _, dropped = self._named.popitem(last=False)
             session = self._named[name]
         if dropped is not None:
-            # Its name would begin a new session, so no client can reach this one any
-            # more, and let go what its faults hold.
+            # Nobody can clear its faults any more, as its name would begin a new
+            # session. So what they hold is let go here.
             dropped.faults.clear()
         return session
 
