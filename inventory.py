@@ -207,6 +207,7 @@ def session_name() -> str | None:
     """The session that a header or a cookie names. Raises InvalidError."""
     place = "X-Mock-Session"
     name = request.headers.get(place)
+    # Most clients send no cookies, and `request.cookies` takes a while even then.
     if name is None and "Cookie" in request.headers:
         place = "mock_session"
         name = request.cookies.get(place)
@@ -374,7 +375,7 @@ def create_row(resource: Resource) -> Response:
     """Create a row."""
     row = g.mock_session.store.create(resource, sent_object())
     response = row_response(row, 201)
-    # The dot stands for the blueprint of this request, which is that of the resource.
+    # `.show_row` is the view in the blueprint of this request, such as items.show_row.
     response.location = url_for(".show_row", id=row.record.id)
     return response
 
@@ -426,7 +427,7 @@ TOO_DEEP = f"must not be nested deeper than {NESTING_LIMIT} levels"
 def parse_json(raw: bytes) -> Any:
     """The value of a JSON text (RFC 8259) in UTF-8.
 
-    Raises ValueError with what can follow "Body", or the name of a file.
+    Raises ValueError with the end of a sentence, such as "is not JSON".
     """
     try:
         value = json.loads(
@@ -997,7 +998,7 @@ def describe_defaults(resource: Resource) -> dict[str, Rule]:
 
 
 def home() -> ResponseReturnValue:
-    """Show this page, for the session that `?session=` names; or the routes as JSON."""
+    """Show the page for people, with the session that `?session=` names; or as JSON."""
     session = request.args.get("session")
     if session is not None:
         store.validate(store.SESSION_NAME_RULE, session, "session")
@@ -1018,12 +1019,12 @@ def home() -> ResponseReturnValue:
 def list_routes() -> list[dict[str, Any]]:
     """All routes, each with what its view's docstring says first."""
     routes = []
-    for rule in current_app.url_map.iter_rules():
-        allowed = rule.methods or set()
+    for route in current_app.url_map.iter_rules():
+        allowed = route.methods or set()
         methods = [name for name in store.METHODS if name in allowed and name != "HEAD"]
-        docstring = current_app.view_functions[rule.endpoint].__doc__ or ""
+        docstring = current_app.view_functions[route.endpoint].__doc__ or ""
         summary = docstring.partition("\n")[0]
-        routes.append({"methods": methods, "path": rule.rule, "summary": summary})
+        routes.append({"methods": methods, "path": route.rule, "summary": summary})
     return routes
 
 

@@ -358,11 +358,12 @@ def label(place: str) -> str:
 
 
 def read_text(rule: Rule, text: str) -> Any:
-    """Read the value that a text spells, as a query string or a setting has only texts.
+    """Read the value that a text spells. Query strings and settings have only texts.
 
     A text that spells no value of the rule's type is returned as it is, for `check` to
-    refuse. So is a number with too many digits: Python refuses to read an integer of
-    more than 4,300, and takes a number of more than 308 for infinity.
+    refuse. So is a number with too many digits. The limits are below those of Python,
+    which raises an error at 4,300 digits of an integer, and makes infinity of a float
+    with more than 308.
     """
     types = types_of(rule)
     if text == "" and "null" in types:
@@ -386,7 +387,7 @@ def read_text(rule: Rule, text: str) -> Any:
 # ----------------------------------------------------------------------
 
 # The store gives these fields their values. What a client sends for them is ignored,
-# unless it is a whole state.
+# except in a whole state (see the section of that name).
 READ_ONLY = {"readOnly": True}
 
 
@@ -500,8 +501,9 @@ class Operator(NamedTuple):
     make_wanted_rule: Callable[[Rule], Rule | None]
     # Whether it compares by size. Null has none, so rows with null are left out.
     ordered: bool = False
-    # A parameter can be given several times. Either `holds` must be true of each wanted
-    # value, or it takes a list of them all: `status=a&status=b` finds rows with a or b.
+    # A parameter can be given several times. True: `holds` is called with a list of all
+    # wanted values, as `status=a&status=b` finds rows with a or b. False: it is called
+    # with each of them, and must be true every time.
     takes_list: bool = False
 
 
@@ -620,6 +622,7 @@ class Resource:
         self.defaults: dict[str, Any] = {}
         for record_field in ordered_fields(record_class):
             self.rules[record_field.name] = dict(record_field.metadata)
+            # MISSING stands for no default, as None can be one.
             if record_field.default is not MISSING:
                 self.defaults[record_field.name] = record_field.default
             if record_field.default_factory is not MISSING:
@@ -931,6 +934,7 @@ def apply_filter(each_filter: Filter, rows: list[Row], wanted: list[Any]) -> lis
     if operator.ordered:
         rows = [row for row in rows if get_value(row) is not None]
     if operator.ordered and each_filter.field == "id":
+        # Ids are filtered in the order in which they are sorted.
         get_value = id_sort_key
         wanted = [natural_order(id) for id in wanted]
     for value in wanted:
@@ -968,8 +972,9 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
     get_value = value_getter(name)
 
     def null_first(row: Row) -> tuple[bool, Any]:
-        # Tuples are compared by their first parts, and by the next only if these are
-        # equal. False comes before True, so null comes before every other value.
+        # False comes before True, so null comes before every value. The second parts
+        # of two tuples are compared only if the first are equal: two values, or None
+        # and None, which are equal as well.
         value = get_value(row)
         return value is not None, value
 
@@ -1084,7 +1089,7 @@ class Store:
             self._check_ties(resource, record)
             # Asked for only now, so that a refused row makes no copy of a table.
             table = self._table_to_change(resource)
-            # Counted up here, and never down: the id of a deleted row does not return.
+            # Only counted up, so that the id of a deleted row does not come back.
             table.next_number = number + 1
             return table.put(record)
 
@@ -1188,8 +1193,8 @@ ERROR_STATUS_RULE = integer_rule(400, 599)
 class Fault:
     """Something that a test has ordered to go wrong, and for which requests."""
 
-    # A shell-style pattern for the path below the API. Every path begins with a slash,
-    # so with any other first character than these four it would fit none.
+    # A shell-style pattern for the path below the API. It begins with a slash, as all
+    # paths do, or with one of the characters * ? [ that can stand for a slash.
     path: str = field(
         metadata=make_rule(
             "string",
