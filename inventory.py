@@ -174,7 +174,8 @@ def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> Non
         g.started_at = time.perf_counter()
         path = path_below(settings.api)
         if path is not None:
-            # Before the body is read, so that a request with too large a body is there.
+            # Before the body is read, so that the journal has a request with too large
+            # a body as well.
             g.entry = write_down(session, path)
         g.body = read_body()
         if path is None:
@@ -308,7 +309,8 @@ def failure(fault: Fault) -> Response:
     if fault.drop and "werkzeug.socket" in request.environ:
         return Response(status=DROPPED)
     status = fault.status
-    if fault.drop or status is None:  # only with a drop can there be no status
+    # A drop that we cannot do, whatever its status. Without a drop there is a status.
+    if fault.drop or status is None:
         status = 503
     response = error_response(status, status_phrase(status), {"injected": True})
     if fault.retry_after is not None:
@@ -713,9 +715,9 @@ def reset_session() -> Response:
 
 
 @mock_views.get("/clock")
-def show_clock() -> Response:
+def show_clock() -> ResponseReturnValue:
     """Read the session's clock."""
-    return jsonify(g.mock_session.clock.reading())
+    return g.mock_session.clock.reading()
 
 
 @mock_views.put("/clock")
@@ -854,10 +856,9 @@ def describe_operation(
             "content": describe_content(f"New{title}"),
         }
     if view is update_row:
-        schema_name = f"{title}Change"
         operation["requestBody"] = {
             "required": True,
-            "content": describe_content(schema_name),
+            "content": describe_content(f"{title}Change"),
         }
     return operation
 
@@ -1100,7 +1101,8 @@ class Settings:
 def load_settings(arguments: Mapping[str, object]) -> Settings:
     """Settings from arguments, else from the environment, else their defaults.
 
-    An empty text means the default: `seed=""` means no seed, even if SEED is set.
+    An empty text means the default. An argument hides the variable also if it is empty:
+    with `seed=""` there is no seed, even if SEED is set.
     Raises InvalidError with the name of the setting and the value that came.
     """
     names = [setting.name for setting in fields(Settings)]
@@ -1179,17 +1181,19 @@ def load_file(path: str) -> store.Tables:
         return store.read_state(state, store.timestamp(datetime.now(UTC)))
     except InvalidError as error:
         place, sentence = list(error.problems.items())[0]
-        with suppress(LookupError, TypeError, ValueError):  # there may be no value
-            place = f"{place} is {json.dumps(value_at(state, place))[:100]}"
-        raise bad_seed(path, f"{place}: {sentence}") from None
+        found = describe_value_at(state, place)
+        raise bad_seed(path, f"{place}{found}: {sentence}") from None
 
 
-def value_at(value: Any, place: str) -> Any:
-    """The value at a place such as `items[0].name` inside another value."""
-    for part in re.findall(r"[^.\[\]]+", place):
-        key = int(part) if isinstance(value, list) else part
-        value = value[key]
-    return value
+def describe_value_at(value: Any, place: str) -> str:
+    """What is said of the value at a place such as `items[0].name`: " is 5"."""
+    try:
+        for part in re.findall(r"[^.\[\]]+", place):
+            key = int(part) if isinstance(value, list) else part
+            value = value[key]
+    except (LookupError, TypeError, ValueError):
+        return ""  # there is none, as where a field is missing
+    return f" is {json.dumps(value)[:100]}"
 
 
 def bad_seed(path: str, problem: str) -> InvalidError:

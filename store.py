@@ -362,8 +362,8 @@ def read_text(rule: Rule, text: str) -> Any:
 
     A text that spells no value of the rule's type is returned as it is, for `check` to
     refuse. So is a number with too many digits. The limits are below those of Python,
-    which raises an error at 4,300 digits of an integer, and makes infinity of a float
-    with more than 308.
+    which raises an error for an integer of more than 4,300 digits, and reads a float of
+    more than 308 digits as infinity.
     """
     types = types_of(rule)
     if text == "" and "null" in types:
@@ -1089,7 +1089,8 @@ class Store:
             self._check_ties(resource, record)
             # Asked for only now, so that a refused row makes no copy of a table.
             table = self._table_to_change(resource)
-            # Only counted up, so that the id of a deleted row does not come back.
+            # Only counted up, so that the id of a deleted row does not come back before
+            # the whole state is replaced.
             table.next_number = number + 1
             return table.put(record)
 
@@ -1269,7 +1270,7 @@ class Faults:
 
         With a fault that holds comes an event to wait for, which the next `clear` sets.
         Both are taken in one step under the lock: if a `clear` came between the two,
-        the request would hold a fault that is gone, and wait for another `clear`.
+        the request would have a fault that is cleared, and wait for another `clear`.
         """
         with self._lock:
             for index, fault in enumerate(self._faults):
