@@ -715,9 +715,9 @@ def reset_session() -> Response:
 
 
 @mock_views.get("/clock")
-def show_clock() -> ResponseReturnValue:
+def show_clock() -> Response:
     """Read the session's clock."""
-    return g.mock_session.clock.reading()
+    return jsonify(g.mock_session.clock.reading())
 
 
 @mock_views.put("/clock")
