@@ -44,6 +44,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from urllib.parse import urlencode
 
 import flask_cors
 from flask import (
@@ -53,7 +54,6 @@ from flask import (
     after_this_request,
     current_app,
     g,
-    jsonify,
     render_template_string,
     request,
     url_for,
@@ -188,8 +188,15 @@ def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> Non
         # A browser is not to keep copies: a page is to see what the server has now.
         response.headers["Cache-Control"] = "no-store"
         if response.status_code == DROPPED:
+            # Only now, so that whoever notices finds the journal complete.
             close_connection()
         return response
+
+
+def current_session() -> store.Session:
+    """The session of this request, which `arrive` has found."""
+    session: store.Session = g.mock_session
+    return session
 
 
 def is_preflight() -> bool:
@@ -201,7 +208,7 @@ def is_preflight() -> bool:
     """
     if request.method != "OPTIONS":
         return False
-    return "Access-Control-Request-Method" in request.headers
+    return request.access_control_request_method is not None
 
 
 def session_name() -> str | None:
@@ -269,7 +276,6 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
         fault, end_of_hold = Fault(path="*", status=asked["_status"]), None
     else:
         # The first fault for such a request, or NO_FAULT, which does nothing.
-        path = path.rstrip("/") or "/"
         fault, end_of_hold = session.faults.take(request.method, path)
 
     delay = max(least_delay, asked.get("_delay", 0), fault.delay)
@@ -313,8 +319,7 @@ def failure(fault: Fault) -> Response:
     if fault.drop or status is None:
         status = 503
     response = error_response(status, status_phrase(status), {"injected": True})
-    if fault.retry_after is not None:
-        response.headers["Retry-After"] = str(fault.retry_after)
+    response.retry_after = fault.retry_after  # None: without that header
     return response
 
 
@@ -323,7 +328,7 @@ def complete_entry(status: int) -> None:
     entry = g.get("entry")
     if entry is not None:
         duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
-        g.mock_session.journal.complete(entry, status, duration_ms, journal_body())
+        current_session().journal.complete(entry, status, duration_ms, journal_body())
 
 
 def close_connection() -> None:
@@ -361,7 +366,7 @@ resource_views = Blueprint("resource", __name__)
 def list_rows(resource: Resource) -> Response:
     """List the rows, oldest first; filters, sort and page are in the query."""
     query = read_list_query(resource)
-    snapshot = g.mock_session.store.snapshot(resource)
+    snapshot = current_session().store.snapshot(resource)
     rows = store.select(resource, snapshot.rows, query)
     if "page" in query or "per_page" in query:
         response = page_response(rows, query.get("page", 1), query.get("per_page", 10))
@@ -375,7 +380,7 @@ def list_rows(resource: Resource) -> Response:
 @resource_views.post("")
 def create_row(resource: Resource) -> Response:
     """Create a row."""
-    row = g.mock_session.store.create(resource, sent_object())
+    row = current_session().store.create(resource, sent_object())
     response = row_response(row, 201)
     # `.show_row` is the view in the blueprint of this request, such as items.show_row.
     response.location = url_for(".show_row", id=row.record.id)
@@ -385,21 +390,23 @@ def create_row(resource: Resource) -> Response:
 @resource_views.get("/<id>")
 def show_row(resource: Resource, id: str) -> Response:
     """Read one row."""
-    row = g.mock_session.store.get(resource, id)
+    row = current_session().store.get(resource, id)
     return conditional(row_response(row))
 
 
 @resource_views.route("/<id>", methods=["PUT", "PATCH"])
 def update_row(resource: Resource, id: str) -> Response:
     """Merge the given fields into a row."""
-    row = g.mock_session.store.update(resource, id, sent_object(), expected_versions())
+    row = current_session().store.update(
+        resource, id, sent_object(), expected_versions()
+    )
     return row_response(row)
 
 
 @resource_views.delete("/<id>")
 def delete_row(resource: Resource, id: str) -> Response:
     """Remove a row."""
-    g.mock_session.store.delete(resource, id, expected_versions())
+    current_session().store.delete(resource, id, expected_versions())
     return no_content()
 
 
@@ -508,7 +515,8 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
             continue
         rule = parameters[name]
         texts = request.args.getlist(name)
-        # A text that `read_text` cannot read stays a text, and `check` refuses it.
+        # A text that `read_text` cannot read stays a text, and `check` refuses it. The
+        # values of an array are checked one by one, at the place of their parameter.
         if rule["type"] == "array":
             element_rule = rule["items"]
             values[name] = [store.read_text(element_rule, text) for text in texts]
@@ -536,19 +544,19 @@ def expected_versions() -> ETags | None:
 # Answers
 #
 # Rows are JSON already when they come from the store, so that a list is one join of
-# bytes. Every error has the same form, made by `error_body`.
+# bytes. Errors of the store and of Flask have the same form, made by `error_body`.
 # ----------------------------------------------------------------------
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
     """A response with a body that is JSON already."""
-    return Response(body, status, mimetype="application/json")
+    return Response(body + b"\n", status, mimetype="application/json")
 
 
 def json_array(rows: Iterable[Row]) -> bytes:
-    """Rows as a JSON array. Each row ends in a line break."""
-    elements = b",".join([row.json for row in rows])
-    return b"".join([b"[", elements, b"]\n"])
+    """Rows as a JSON array, each in a line of its own."""
+    elements = b",\n ".join([row.json for row in rows])
+    return b"".join([b"[", elements, b"]"])
 
 
 def json_object(members: Mapping[str, bytes]) -> bytes:
@@ -556,7 +564,7 @@ def json_object(members: Mapping[str, bytes]) -> bytes:
     pairs = []
     for name, value in members.items():
         pairs.append(json.dumps(name).encode() + b": " + value)
-    return b"{" + b", ".join(pairs) + b"}\n"
+    return b"{" + b", ".join(pairs) + b"}"
 
 
 def row_response(row: Row, status: int = 200) -> Response:
@@ -612,7 +620,7 @@ def page_url(page: int) -> str:
     """The path and query of another page of the same list."""
     parameters: dict[str, Any] = request.args.to_dict(flat=False)
     parameters["page"] = page
-    return url_for(".list_rows", **parameters)
+    return f"{url_for('.list_rows')}?{urlencode(parameters, doseq=True)}"
 
 
 STATUSES = {
@@ -631,7 +639,7 @@ def error_body(sentence: str, details: Mapping[str, Any] | None = None) -> bytes
     body: dict[str, Any] = {"error": sentence}
     if details:
         body["details"] = details
-    return json.dumps(body).encode() + b"\n"
+    return json.dumps(body).encode()
 
 
 def error_response(
@@ -656,7 +664,7 @@ def answer_http_error(error: HTTPException) -> WerkzeugResponse:
     status = response.status_code
     sentence = SENTENCES.get(status, status_phrase(status))
     details = {"body": JSON_WANTED} if status == 415 else None
-    response.data = error_body(sentence, details)
+    response.data = error_body(sentence, details) + b"\n"
     response.content_type = "application/json"
     return response
 
@@ -686,38 +694,38 @@ CLOCK_RULE = store.object_rule({"now": store.TIMESTAMP_RULE}, required=["now"])
 def show_session() -> ResponseReturnValue:
     """Show the session at a glance: its rows, its clock and its faults."""
     return {
-        "session": g.mock_session.name,
-        "rows": g.mock_session.store.count_rows(),
-        "clock": g.mock_session.clock.reading(),
-        "faults": g.mock_session.faults.remaining(),
+        "session": current_session().name,
+        "rows": current_session().store.count_rows(),
+        "clock": current_session().clock.reading(),
+        "faults": current_session().faults.remaining(),
     }
 
 
 @mock_views.get("/state")
 def show_state() -> Response:
     """Read all rows of the session."""
-    state = g.mock_session.store.state()
+    state = current_session().store.state()
     return json_response(json_object({name: json_array(state[name]) for name in state}))
 
 
 @mock_views.put("/state")
 def replace_state() -> Response:
     """Replace all rows of the session."""
-    g.mock_session.store.replace_state(sent_object())
+    current_session().store.replace_state(sent_object())
     return no_content()
 
 
 @mock_views.delete("/state")
 def reset_session() -> Response:
     """Reset the session to the seed: rows, ids, clock, faults and journal."""
-    current_app.config["SESSIONS"].reset(g.mock_session.name)
+    current_app.config["SESSIONS"].reset(current_session().name)
     return no_content()
 
 
 @mock_views.get("/clock")
-def show_clock() -> Response:
+def show_clock() -> ResponseReturnValue:
     """Read the session's clock."""
-    return jsonify(g.mock_session.clock.reading())
+    return current_session().clock.reading()
 
 
 @mock_views.put("/clock")
@@ -725,48 +733,48 @@ def freeze_clock() -> ResponseReturnValue:
     """Freeze the clock at a moment."""
     body = sent_object()
     store.validate(CLOCK_RULE, body)
-    g.mock_session.clock.freeze(body["now"])
+    current_session().clock.freeze(body["now"])
     return {"now": body["now"], "frozen": True}
 
 
 @mock_views.delete("/clock")
 def run_clock() -> Response:
     """Let the clock run."""
-    g.mock_session.clock.run()
+    current_session().clock.run()
     return no_content()
 
 
 @mock_views.get("/faults")
-def list_faults() -> Response:
+def list_faults() -> ResponseReturnValue:
     """List the faults that are left."""
-    return jsonify(g.mock_session.faults.remaining())
+    return current_session().faults.remaining()
 
 
 @mock_views.post("/faults")
 def add_fault() -> ResponseReturnValue:
     """Make requests to come fail, wait or lose their connection."""
     fault = store.read_fault(sent_object())
-    g.mock_session.faults.add(fault)
+    current_session().faults.add(fault)
     return asdict(fault), 201
 
 
 @mock_views.delete("/faults")
 def clear_faults() -> Response:
     """Clear the faults, and let go the requests that they hold."""
-    g.mock_session.faults.clear()
+    current_session().faults.clear()
     return no_content()
 
 
 @mock_views.get("/requests")
-def list_requests() -> Response:
+def list_requests() -> ResponseReturnValue:
     """List the last 500 requests of the session, oldest first."""
-    return jsonify(g.mock_session.journal.entries())
+    return current_session().journal.entries()
 
 
 @mock_views.delete("/requests")
 def forget_requests() -> Response:
     """Forget the requests."""
-    g.mock_session.journal.clear()
+    current_session().journal.clear()
     return no_content()
 
 
@@ -1082,7 +1090,7 @@ class Settings:
 
     @property
     def api(self) -> str:
-        """The path below which everything is."""
+        """The path below which everything but the home page is."""
         return f"{self.api_prefix}/{self.api_version}"
 
     @property

@@ -174,7 +174,7 @@ ANNOTATIONS = ("description", "readOnly")
 
 
 def require_known_words(rule: Rule) -> None:
-    """Raise ValueError if a rule has a part that `check` would ignore."""
+    """Raise ValueError for a word, type or format that is not in the tables above."""
     for word in rule:
         require_known(word, [*LIMITS, *STRUCTURE, *ANNOTATIONS])
     for name in types_of(rule):
@@ -415,8 +415,9 @@ class Record:
     )
 
     def unique_values(self) -> list[tuple[str, Any]]:
-        """The names and the values of the unique fields."""
-        return [(name, getattr(self, name)) for name in self.unique_fields]
+        """The names and the values of the unique fields that are not None."""
+        values = [(name, getattr(self, name)) for name in self.unique_fields]
+        return [(name, value) for name, value in values if value is not None]
 
     def references(self) -> dict[str, Reference]:
         """The rows that this record names, as `{"items[0].item_id": Reference(...)}`.
@@ -509,7 +510,7 @@ class Operator(NamedTuple):
 
 def ordering_rule(rule: Rule) -> Rule | None:
     """A wanted value like those of the field, if these can be put in an order."""
-    if "enum" in rule:
+    if "enum" in rule and "string" in types_of(rule):
         return choice_rule(name for name in rule["enum"] if name is not None)
     for wanted_rule in (STRING_RULE, INTEGER_RULE, NUMBER_RULE):
         if wanted_rule["type"] in types_of(rule):
@@ -559,12 +560,17 @@ class Filter(NamedTuple):
 
 
 def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
-    """All filters on fields with these rules, by the name of the query parameter."""
+    """All filters on fields with these rules, by the name of the query parameter.
+
+    Raises ValueError for a field with the name of a filter, as `size_gt` beside `size`.
+    """
     filters = {}
     for name, rule in rules.items():
         for suffix, operator in OPERATORS.items():
             wanted_rule = operator.make_wanted_rule(rule)
             if wanted_rule is not None:
+                if name + suffix in filters:
+                    raise ValueError(f"{name + suffix} is a field and a filter")
                 filters[name + suffix] = Filter(name, operator, wanted_rule)
     return filters
 
@@ -629,11 +635,11 @@ class Resource:
                 self.defaults[record_field.name] = record_field.default_factory()
         self.writable: list[str] = []
         self.searchable: list[str] = []
-        for name, rule in self.rules.items():
+        for field_name, rule in self.rules.items():
             if "readOnly" not in rule:
-                self.writable.append(name)
+                self.writable.append(field_name)
                 if "string" in types_of(rule):
-                    self.searchable.append(name)
+                    self.searchable.append(field_name)
         self.filters = make_filters(self.rules)
         self.parameters = make_parameters(self.filters)
         self._make_schemas()
@@ -676,9 +682,9 @@ class Resource:
         return values
 
     def to_json(self, record: Record) -> bytes:
-        """A record as a line of JSON, with its fields in the order of `rules`."""
+        """A record as JSON, with its fields in the order of `rules`."""
         values = {name: getattr(record, name) for name in self.rules}
-        return json.dumps(values).encode() + b"\n"
+        return json.dumps(values).encode()
 
 
 def ordered_fields(record_class: type[Record]) -> list[Field[Any]]:
@@ -715,7 +721,7 @@ register("orders", Order)
 # get it as a tag, and may keep it while we restart. So no other content may ever have
 # the same number, not even after a restart: versions count up from the time of the
 # start in microseconds. A process makes fewer than a million of them a second, so the
-# next process starts higher.
+# next process starts higher, unless the computer's clock is set back.
 # ----------------------------------------------------------------------
 
 # Taking the next one needs no lock: in CPython, `next` on a `count` is a single step,
@@ -968,7 +974,7 @@ def search(rows: list[Row], names: list[str], text: str) -> list[Row]:
 
 
 def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
-    """What rows are compared by if they are sorted by a field. Null comes first."""
+    """What rows are compared by if they are sorted by a field. Null is the smallest."""
     get_value = value_getter(name)
 
     def null_first(row: Row) -> tuple[bool, Any]:
@@ -1228,8 +1234,10 @@ class Fault:
         return self.status is not None or self.drop
 
     def fits(self, method: str, path: str) -> bool:
-        """Whether it waits for such a request."""
-        return self.method in ("*", method) and fnmatchcase(path, self.path)
+        """Whether it waits for such a request. A slash at the end does not matter."""
+        if self.method not in ("*", method):
+            return False
+        return fnmatchcase(path.rstrip("/") or "/", self.path.rstrip("/") or "/")
 
 
 FAULT_RULE = object_rule(

@@ -693,6 +693,51 @@ def test_a_new_resource_is_described_and_in_the_state(suppliers):
     assert suppliers.get("/mock/state").json["suppliers"] == [row]
 
 
+def test_null_can_stand_in_a_unique_field_more_than_once(monkeypatch):
+    @dataclass(frozen=True, kw_only=True)
+    class Shelf(store.Record):
+        unique_fields = ("code",)
+
+        code: str | None = field(
+            default=None, metadata=store.nullable(store.name_rule(9))
+        )
+
+    monkeypatch.setitem(RESOURCES, "shelves", store.Resource("shelves", Shelf))
+    api = Api()
+
+    api.post("/shelves", {})
+    api.post("/shelves", {"code": None})
+    api.post("/shelves", {"code": "A"})
+    api.post("/shelves", {"code": "A"}, status=409)
+
+
+def test_a_choice_of_integers_is_filtered_by_integers(monkeypatch):
+    sizes = store.make_rule("integer", "1, 2 or 3", enum=[1, 2, 3])
+
+    @dataclass(frozen=True, kw_only=True)
+    class Shirt(store.Record):
+        size: int = field(metadata=sizes)
+
+    monkeypatch.setitem(RESOURCES, "shirts", store.Resource("shirts", Shirt))
+    api = Api()
+    for size in (1, 3):
+        api.post("/shirts", {"size": size})
+
+    assert [row["size"] for row in api.get("/shirts?size=1").json] == [1]
+    assert [row["size"] for row in api.get("/shirts?size_gt=1").json] == [3]
+    api.post("/shirts", {"size": 4}, status=400)
+
+
+def test_a_field_with_the_name_of_a_filter_cannot_be_registered():
+    @dataclass(frozen=True, kw_only=True)
+    class Box(store.Record):
+        size: int = field(metadata=store.INTEGER_RULE)
+        size_gt: int = field(metadata=store.INTEGER_RULE)
+
+    with pytest.raises(ValueError, match="size_gt is a field and a filter"):
+        store.Resource("boxes", Box)
+
+
 @pytest.mark.parametrize("name", ["page", "per_page", "sort", "q"])
 def test_a_field_with_the_name_of_a_parameter_of_lists_cannot_be_registered(name):
     book = make_dataclass(
@@ -966,6 +1011,21 @@ def test_a_link_keeps_the_query(shelf):
 
     first = "/api/v1/items?page=1&per_page=4&name_like=%26&name_like=a&_=5"
     assert response.headers["Link"] == f'<{first}>; rel="first", <{first}>; rel="last"'
+
+
+def test_a_link_keeps_a_parameter_with_any_name(monkeypatch):
+    page = make_dataclass(
+        "Route",
+        [("endpoint", str, field(metadata=store.STRING_RULE))],
+        bases=(store.Record,),
+        frozen=True,
+        kw_only=True,
+    )
+    monkeypatch.setitem(RESOURCES, "routes", store.Resource("routes", page))
+
+    links = links_of(Api().get("/routes?endpoint=x&page=1"))
+
+    assert links["first"] == "/api/v1/routes?endpoint=x&page=1"
 
 
 def test_a_link_leads_to_its_page(shelf):
@@ -1743,6 +1803,14 @@ def test_with_after_a_request_is_carried_out_and_its_answer_is_lost(demo):
         504,
         200,
     ]
+
+
+@pytest.mark.parametrize("path", ["/items", "/items/"])
+@pytest.mark.parametrize("pattern", ["/items", "/items/"])
+def test_a_slash_at_the_end_makes_no_difference_to_a_fault(api, pattern, path):
+    api.post("/mock/faults", {"path": pattern, "status": 503})
+
+    api.get(path, status=503)
 
 
 def test_a_fault_applies_to_unknown_paths_but_never_to_the_controls(demo):
