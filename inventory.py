@@ -1507,7 +1507,7 @@ PAGE = """<!doctype html>
             aria-describedby="retry_after-problem">
           <p class="problem" id="retry_after-problem"></p></div>
         <div data-kinds="delay"><label for="delay">Wait, ms</label>
-          <input id="delay" name="delay" type="number" value="2000"
+          <input id="delay" name="delay" type="number" value="2000" min="1"
             aria-describedby="delay-problem">
           <p class="problem" id="delay-problem"></p></div>
         <div data-kinds="error drop" class="wide">
@@ -1608,6 +1608,8 @@ async function act(done, method, path, body) {
   await refresh(glance, journal)
 }
 
+const NO_ANSWER = "The service does not answer."
+
 function clearProblems() {
   for (const place of document.querySelectorAll(".problem")) place.textContent = ""
   for (const field of document.querySelectorAll("[aria-invalid]"))
@@ -1615,9 +1617,9 @@ function clearProblems() {
 }
 
 function showProblems(problem) {
-  byId("news").textContent = problem.error || "The service does not answer."
+  byId("news").textContent = problem.error || NO_ANSWER
   for (const [name, sentence] of Object.entries(problem.details || {})) {
-    if (!byId(`${name}-problem`)) continue
+    if (!byId(`${name}-problem`) || byId(name).disabled) continue
     byId(`${name}-problem`).textContent = sentence
     byId(name).setAttribute("aria-invalid", "true")
   }
@@ -1665,9 +1667,12 @@ function readNumber(id) {
   return text === "" ? null : Number(text)
 }
 
+// A field that is not shown is disabled, so that the browser does not validate it.
 function showFieldsOfKind() {
-  for (const part of document.querySelectorAll("[data-kinds]"))
+  for (const part of document.querySelectorAll("[data-kinds]")) {
     part.hidden = !part.dataset.kinds.split(" ").includes(byId("kind").value)
+    part.querySelector("input").disabled = part.hidden
+  }
 }
 byId("kind").addEventListener("change", showFieldsOfKind)
 showFieldsOfKind()
@@ -1679,8 +1684,9 @@ const journal = async () => showRequests(await ask("GET", "/mock/requests"))
 async function refresh(...parts) {
   try {
     for (const part of parts) await part()
+    if (byId("news").textContent === NO_ANSWER) byId("news").textContent = ""
   } catch (problem) {
-    byId("news").textContent = problem.error || "The service does not answer."
+    byId("news").textContent = problem.error || NO_ANSWER
   }
 }
 
@@ -1724,6 +1730,11 @@ function showRequests(entries) {
     shown.delete(key)
   }
   entries.forEach((entry, index) => showRequest(keys[index], entry))
+  // While the clock stands, a request can look like one of before a reset.
+  const lines = keys.map(key => shown.get(key)).reverse()
+  const list = byId("requests")
+  if (lines.some((line, index) => list.children[index] !== line))
+    list.replaceChildren(...lines)
   byId("no-requests").hidden = entries.length > 0
 }
 

@@ -200,9 +200,9 @@ MAX_INTEGER = 2**53 - 1
 NOT_BLANK = r"^\s*\S[\s\S]*$"
 
 
-def make_rule(types: str | list[str], description: str, **words: Any) -> Rule:
-    """Make a rule of its types, its words and its description. Raises ValueError."""
-    rule = {"type": types, **words, "description": description}
+def make_rule(type_name: str, description: str, **words: Any) -> Rule:
+    """Make a rule of its type, its words and its description. Raises ValueError."""
+    rule = {"type": type_name, **words, "description": description}
     require_known_words(rule)
     return rule
 
@@ -368,7 +368,8 @@ def read_text(rule: Rule, text: str) -> Any:
     types = types_of(rule)
     if text == "" and "null" in types:
         return None
-    if "integer" in types and re.fullmatch("-?[0-9]{1,1000}", text):
+    is_integer = re.fullmatch("-?[0-9]{1,1000}", text) is not None
+    if is_integer and ("integer" in types or "number" in types):
         return int(text)
     if "number" in types and re.fullmatch(r"-?[0-9]{1,300}(\.[0-9]+)?", text):
         return float(text)
@@ -618,7 +619,10 @@ IGNORED_RULE: Rule = {
 
 
 class Resource:
-    """A resource's name and record class, and what follows from its fields."""
+    """A resource's name and record class, and what follows from its fields.
+
+    Raises ValueError if a field has no rule, a wrong one, or a name that is needed.
+    """
 
     def __init__(self, name: str, record_class: type[Record]) -> None:
         self.name = name
@@ -627,7 +631,10 @@ class Resource:
         self.rules: dict[str, Rule] = {}  # by field, in the order that a row shows
         self.defaults: dict[str, Any] = {}
         for record_field in ordered_fields(record_class):
-            self.rules[record_field.name] = dict(record_field.metadata)
+            rule: Rule = dict(record_field.metadata)
+            if "type" not in rule or "description" not in rule:
+                raise ValueError(f"{record_field.name} has no rule in its metadata")
+            self.rules[record_field.name] = rule
             # MISSING stands for no default, as None can be one.
             if record_field.default is not MISSING:
                 self.defaults[record_field.name] = record_field.default

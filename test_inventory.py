@@ -668,6 +668,13 @@ def test_a_new_resource_is_filtered_and_sorted(suppliers, query, ids):
     assert ids_of(suppliers.get(f"/suppliers?{query}").json) == ids
 
 
+def test_a_large_number_is_found_exactly(suppliers):
+    suppliers.post("/suppliers", {"email": "a@b.c", "rating": 2**53 + 1})
+
+    assert len(suppliers.get(f"/suppliers?rating={2**53 + 1}").json) == 1
+    assert suppliers.get(f"/suppliers?rating={2**53}").json == []
+
+
 def test_the_filters_of_a_new_resource_are_validated(suppliers):
     query = "rating=x&local=1&colour=pink"
 
@@ -726,6 +733,15 @@ def test_a_choice_of_integers_is_filtered_by_integers(monkeypatch):
     assert [row["size"] for row in api.get("/shirts?size=1").json] == [1]
     assert [row["size"] for row in api.get("/shirts?size_gt=1").json] == [3]
     api.post("/shirts", {"size": 4}, status=400)
+
+
+def test_a_field_without_a_rule_cannot_be_registered():
+    @dataclass(frozen=True, kw_only=True)
+    class Note(store.Record):
+        text: str = ""
+
+    with pytest.raises(ValueError, match="text has no rule in its metadata"):
+        store.Resource("notes", Note)
 
 
 def test_a_field_with_the_name_of_a_filter_cannot_be_registered():
