@@ -313,11 +313,12 @@ def failure(fault: Fault) -> Response:
     server we cannot close the connection, and answer 503 instead.
     """
     if fault.drop and "werkzeug.socket" in request.environ:
-        return Response(status=DROPPED)
-    status = fault.status
-    # A drop that we cannot do, whatever its status. Without a drop there is a status.
-    if fault.drop or status is None:
+        return Response(status=DROPPED)  # `leave` sees it, and closes the connection
+    if fault.drop:
         status = 503
+    else:
+        assert fault.status is not None  # otherwise the fault would not fail
+        status = fault.status
     response = error_response(status, status_phrase(status), {"injected": True})
     response.retry_after = fault.retry_after  # None: without that header
     return response
@@ -1294,7 +1295,7 @@ def say(line: str) -> None:
 def stop(signal_number: int, frame: FrameType | None) -> None:
     """End the process at once, with status 0.
 
-    Otherwise Python would raise an exception in the main thread. If that is starting a
+    At SIGINT, Python would raise an exception in the main thread. If that is starting a
     thread for a request, the exception ends in a traceback on stderr. No data has to be
     saved, so nothing is lost by ending at once.
     """
@@ -1342,7 +1343,7 @@ def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
     return server
 
 
-PAGE = """<!doctype html>
+PAGE = r"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -1758,7 +1759,7 @@ function showRequest(key, entry) {
   line.querySelector(".status").className = `status ${kind}`
   line.querySelector(".duration").textContent = duration
   line.querySelector(".more").textContent =
-    `at: ${entry.at}\\nquery: ${entry.query || "none"}\\nbody: ${body}`
+    `at: ${entry.at}\nquery: ${entry.query || "none"}\nbody: ${body}`
   byId("latest").textContent = `${entry.method} ${entry.path}: ${status}`
 }
 

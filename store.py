@@ -383,8 +383,8 @@ def read_text(rule: Rule, text: str) -> Any:
 #
 # A record is a frozen dataclass: it never changes, so any thread may keep one and read
 # it whenever it likes. A change makes a new record. The rule of a field stands in the
-# field's metadata, a place that dataclasses offer and do not use themselves. A field
-# without a default is required of a client.
+# field's metadata, a place that dataclasses offer and do not use themselves. A client
+# must send the fields that have no default and are not read-only.
 # ----------------------------------------------------------------------
 
 # The store gives these fields their values. What a client sends for them is ignored,
@@ -659,8 +659,8 @@ class Resource:
         change_schema   what a client sends for a change, which requires nothing
         state_schema    a row of a whole state
 
-        What a client sends for read-only fields is ignored. In a state they count, and
-        are filled in if they are missing or null.
+        What a client sends for read-only fields is ignored. In a state, id and times
+        count. An id or a time of creation that is missing or null is filled in.
         """
         sent: dict[str, Rule] = {}
         in_state: dict[str, Rule] = {}
@@ -753,7 +753,7 @@ class Table:
         self.rows: dict[str, Row] = {}
         self.next_number = 1  # the id of the next new row
         self.version = next(versions)
-        # Two indexes, so that a write need not look at every row. The first has the id
+        # Two indexes, so that a check need not look at every row. The first has the id
         # of the row that owns a unique value, by the name of the field and the value.
         # The second counts how often the rows of this table name another row.
         self.owners: dict[tuple[str, Any], str] = {}
@@ -1103,7 +1103,7 @@ class Store:
             # Asked for only now, so that a refused row makes no copy of a table.
             table = self._table_to_change(resource)
             # Only counted up, so that the id of a deleted row does not come back before
-            # the whole state is replaced.
+            # a reset, or a new state.
             table.next_number = number + 1
             return table.put(record)
 
@@ -1207,8 +1207,8 @@ ERROR_STATUS_RULE = integer_rule(400, 599)
 class Fault:
     """Something that a test has ordered to go wrong, and for which requests."""
 
-    # A shell-style pattern for the path below the API. It begins with a slash, as all
-    # paths do, or with one of the characters * ? [ that can stand for a slash.
+    # A shell-style pattern for the path below the API; * stands for slashes, too. It
+    # begins with a slash, as all paths do, or with * ? [ that can stand for one.
     path: str = field(
         metadata=make_rule(
             "string",
@@ -1364,7 +1364,7 @@ class Journal:
 
 
 class Session:
-    """The data of one test, or of all who name no session: its name is then None."""
+    """The data of one test. The default session, for all who name none, is None."""
 
     def __init__(self, name: str | None, seed: Tables) -> None:
         self.name = name

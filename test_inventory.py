@@ -349,7 +349,7 @@ STATUS_SENTENCE = "Status must be one of pending, active, completed"
 QUANTITY_SENTENCE = "Quantity must be an integer from 0 to 9007199254740991"
 
 
-NUMBER_SENTENCE = (
+INTERNAL_NUMBER_SENTENCE = (
     "Internal number must be a string of 1 to 50 characters, not all blank"
 )
 
@@ -406,7 +406,7 @@ WRONG_FIELDS = [  # method, path, body, details
         "POST",
         "/orders",
         {"internal_number": "x" * 51},
-        {"internal_number": NUMBER_SENTENCE},
+        {"internal_number": INTERNAL_NUMBER_SENTENCE},
     ),
     (
         "PUT",
@@ -1151,13 +1151,13 @@ def test_a_change_of_an_old_version_is_refused(demo, method):
 
     for tags in (old_tag, '"x"', f"W/{changed.headers['ETag']}"):
         headers = {"If-Match": tags}
-        response = demo.request(method, "/items/1", body, 412, headers)
+        response = demo.request(method, "/items/1", body, status=412, headers=headers)
         assert response.json == {"error": "Precondition failed"}
 
     assert demo.get("/items/1").data == changed.data
     status = 204 if method == "DELETE" else 200
     headers = {"If-Match": f'"x", {changed.headers["ETag"]}'}
-    demo.request(method, "/items/1", body, status, headers)
+    demo.request(method, "/items/1", body, status=status, headers=headers)
 
 
 def test_any_version_matches_a_star(demo):
@@ -2385,20 +2385,20 @@ def test_a_new_fault_is_answered_with_every_field(api, given):
     assert api.get("/mock/faults").json == [response.json]
 
 
-PATTERN = (
+FAULT_PATH_SENTENCE = (
     "Path must be a pattern of at most 1000 characters that begins with one of / * ? ["
 )
 
 
-METHOD = "Method must be one of *, GET, HEAD, POST, PUT, PATCH, DELETE"
+FAULT_METHOD_SENTENCE = "Method must be one of *, GET, HEAD, POST, PUT, PATCH, DELETE"
 
 
 WRONG_FAULTS = [
     ({"status": 503}, {"path": "Path is required"}),
-    ({"path": "items", "status": 503}, {"path": PATTERN}),
-    ({"path": "", "status": 503}, {"path": PATTERN}),
-    ({"path": "/" * 1001, "status": 503}, {"path": PATTERN}),
-    ({"path": "*", "method": "post", "status": 503}, {"method": METHOD}),
+    ({"path": "items", "status": 503}, {"path": FAULT_PATH_SENTENCE}),
+    ({"path": "", "status": 503}, {"path": FAULT_PATH_SENTENCE}),
+    ({"path": "/" * 1001, "status": 503}, {"path": FAULT_PATH_SENTENCE}),
+    ({"path": "*", "method": "post", "status": 503}, {"method": FAULT_METHOD_SENTENCE}),
     (
         {"path": "*", "status": 399},
         {"status": "Status must be an integer from 400 to 599 or null"},
