@@ -764,7 +764,6 @@ class Table:
         table = Table(self.resource)
         table.rows = self.rows.copy()
         table.next_number = self.next_number
-        table.version = self.version  # as its content is the same
         table.owners = self.owners.copy()
         table.reference_counts = self.reference_counts.copy()
         return table

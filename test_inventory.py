@@ -231,12 +231,20 @@ def ids_of(rows):
     return [row["id"] for row in rows]
 
 
+class YieldingClock(Clock):
+    """A clock that lets other threads run first, in the midst of a change."""
+
+    def now(self):
+        time.sleep(0)
+        return super().now()
+
+
 def new_store(size=0):
     """A store with so many items."""
     items = []
     for number in range(1, size + 1):
         items.append(Item(id=str(number), name="x", created_at=NOW))
-    return Store(store.make_tables({"items": items}), Clock())
+    return Store(store.make_tables({"items": items}), YieldingClock())
 
 
 # ----------------------------------------------------------------------
@@ -1537,6 +1545,18 @@ def test_the_journal_can_be_read_while_requests_come():
     assert len(journal.entries()) == 480
 
 
+def test_what_was_read_of_the_journal_does_not_change_any_more():
+    journal = Journal()
+    entry = Entry(at=NOW, method="GET", path="/", query="")
+    journal.add(entry)
+
+    read = journal.entries()
+    journal.complete(entry, 200, 1.0, None)
+
+    assert read[0]["status"] is None
+    assert journal.entries()[0]["status"] == 200
+
+
 def test_a_session_changes_its_own_copy_of_the_seed_only():
     seed = store.make_tables({"items": [Item(id="1", name="seed", created_at=NOW)]})
     stores = [Store(seed, Clock()) for _ in range(16)]
@@ -1937,6 +1957,18 @@ def test_a_held_request_is_pending_until_the_faults_are_cleared(api, pool):
     assert (entry["status"], entry["body"]) == (201, {"name": "held"})
 
 
+def test_after_the_faults_are_cleared_a_new_one_holds_again(api, pool):
+    for _ in range(2):
+        api.post("/mock/faults", {"path": "/items", "hold": True})
+        held = send(pool, api, "GET", "/items")
+
+        with pytest.raises(TimeoutError):
+            held.result(timeout=0.1)
+
+        api.delete("/mock/faults")
+        assert held.result(timeout=10).json == []
+
+
 def test_a_held_request_holds_nobody_else(api, pool):
     api.post("/mock/faults", {"path": "/items", "method": "POST", "hold": True})
     held = send(pool, api, "POST", "/items", {"name": "held"}, 201)
@@ -2005,7 +2037,7 @@ def test_sixteen_held_requests_are_let_go_at_once(api, pool):
 
 
 def test_a_slow_request_slows_nobody_else_down(api, pool):
-    api.post("/mock/faults", {"path": "/items", "method": "POST", "delay": 400})
+    api.post("/mock/faults", {"path": "/items", "method": "POST", "delay": 1000})
     slow = send(pool, api, "POST", "/items", {"name": "slow"}, 201)
 
     quick = api.post("/items", {"name": "quick"})
@@ -3190,6 +3222,7 @@ def test_a_taken_port_is_reported_with_what_to_do(start):
 
     assert (service.first_line, service.process.returncode) == ("", 1)
     assert f"Port {port} is in use by another program" in err
+    assert f"inventory: HOST 127.0.0.1 and PORT {port} must be free" in err
     assert "Traceback" not in err
 
 
@@ -3230,6 +3263,7 @@ def test_what_comes_in_pieces_or_is_not_http_is_answered_in_json(start):
         (chunked + b"no length\r\n", 400),
         (chunked + b'd\r\n{"name": "x"}\r\n0\r\n\r\n', 201),
         (head + b"Content-Length: 0\r\n\r\n", 400),
+        (b"GET /api/v1/\xc3\xbc HTTP/1.1\r\n\r\n", 404),
     ]:
         address = ("127.0.0.1", service.port)
         with socket.create_connection(address, timeout=10) as connection:
@@ -3240,6 +3274,8 @@ def test_what_comes_in_pieces_or_is_not_http_is_answered_in_json(start):
         assert "application/json" in headers
         assert ("name" if status == 201 else "error") in json.loads(body)
     assert [row["name"] for row in service.ask("GET", "/items")] == ["x"]
+    out, _, _ = service.end()
+    assert "'GET /api/v1/\\xc3\\xbc HTTP/1.1' 404" in out  # nothing for a terminal
 
 
 @pytest.mark.parametrize("host, shown", [("localhost", "127.0.0.1"), ("::1", "[::1]")])
