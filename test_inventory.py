@@ -48,7 +48,7 @@ LATER = "2026-01-02T10:00:00.000Z"
 TIME_PATTERN = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 ORIGIN = "http://localhost:5173"
 TEXT = {"Content-Type": "text/plain"}
-OTHER_TAG = {"If-Match": '"x"'}
+OTHER_TAG = {"If-Match": '"x"'}  # a version that no row has
 ITEMS = RESOURCES["items"]
 ORDERS = RESOURCES["orders"]
 
@@ -184,6 +184,7 @@ EXAMPLES = [
 
 @pytest.fixture(params=EXAMPLES, ids=[example.path[1:] for example in EXAMPLES])
 def example(request):
+    """Each of `params` in turn, which pytest gives in `request.param`."""
     return request.param
 
 
@@ -265,7 +266,7 @@ EMAIL_RULE = store.make_rule("string", "an email address", format="email")
         (NUMBER_RULE, [0, 1.5, -1], [True, "1", None, -1.5]),
         (store.BOOLEAN_RULE, [True, False], [0, 1, "true", None]),
         (store.nullable(store.BOOLEAN_RULE), [True, None], [0, ""]),
-        # JavaScript's strings can hold the half of a character, as \ud800 is.
+        # JavaScript's strings can hold half a surrogate pair, as \ud800 is.
         (store.STRING_RULE, ["", "ü", "\ud800"], [None, 5, [], {}]),
         (
             EMAIL_RULE,
@@ -314,6 +315,7 @@ def test_a_rule_with_an_unknown_word_cannot_be_registered(words, wrong):
     [
         ("/items", {"name": "x" * 255, "description": "\U0001f600" * 10_000}),
         ("/items", {"name": " x ", "status": "completed", "quantity": 2**53 - 1}),
+        # A zero-width space is no white space.
         ("/items", {"name": "\u200b", "status": "active", "quantity": 0}),
         ("/items", {"name": "\ud800", "description": "a\u0000b\n"}),
         ("/orders", {"internal_number": "x" * 50, "status": "y" * 50}),
@@ -369,16 +371,16 @@ LINES_SENTENCE = "Items must be an array of at most 1000 elements"
 LINE_QUANTITY_SENTENCE = "Quantity must be an integer from 1 to 9007199254740991"
 
 
-FIELDS = ", ".join(ITEMS.rules)
+ITEM_FIELDS = ", ".join(ITEMS.rules)
 
 
 BLANK = "".join(chr(code) for code in range(0x110000) if chr(code).isspace())
 
 
-TIMESTAMP = "must be a UTC time such as 2026-01-01T09:30:00.000Z"
+MUST_BE_TIMESTAMP = "must be a UTC time such as 2026-01-01T09:30:00.000Z"
 
 
-NAME_CHARACTERS = "must be a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -"
+MUST_BE_SESSION_NAME = "must be a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -"
 
 
 WRONG_FIELDS = [  # method, path, body, details
@@ -406,7 +408,7 @@ WRONG_FIELDS = [  # method, path, body, details
             "description": DESCRIPTION_SENTENCE,
             "status": STATUS_SENTENCE,
             "quantity": QUANTITY_SENTENCE,
-            "z": f"z is not known here; allowed are {FIELDS}",
+            "z": f"z is not known here; allowed are {ITEM_FIELDS}",
         },
     ),
     ("POST", "/orders", {}, {"internal_number": "Internal number is required"}),
@@ -436,8 +438,8 @@ WRONG_FIELDS = [  # method, path, body, details
         },
     ),
     ("PUT", "/mock/clock", {}, {"now": "Now is required"}),
-    ("PUT", "/mock/clock", {"now": None}, {"now": f"Now {TIMESTAMP}"}),
-    ("PUT", "/mock/clock", {"now": 5}, {"now": f"Now {TIMESTAMP}"}),
+    ("PUT", "/mock/clock", {"now": None}, {"now": f"Now {MUST_BE_TIMESTAMP}"}),
+    ("PUT", "/mock/clock", {"now": 5}, {"now": f"Now {MUST_BE_TIMESTAMP}"}),
     (
         "PUT",
         "/mock/clock",
@@ -480,7 +482,7 @@ def test_all_wrong_fields_are_reported_and_nothing_changes(
 def test_a_moment_has_exactly_one_form(api, moment):
     response = api.put("/mock/clock", {"now": moment}, status=400)
 
-    assert response.json["details"] == {"now": f"Now {TIMESTAMP}"}
+    assert response.json["details"] == {"now": f"Now {MUST_BE_TIMESTAMP}"}
     assert api.get("/mock/clock").json["frozen"] is False
 
 
@@ -660,6 +662,7 @@ def test_a_new_resource_is_validated(suppliers):
         ("rating_gt=1.5", ["2"]),
         ("rating=1.5&rating=3", ["1"]),
         ("local=true", ["1"]),
+        ("local=false", ["2"]),
         ("local_ne=true", ["2"]),
         ("sort=-rating", ["2", "1"]),
         ("sort=local", ["2", "1"]),
@@ -834,7 +837,8 @@ def test_an_id_and_times_that_a_client_sends_are_ignored(api, example):
     response = api.put(f"{example.path}/1", strange)
 
     assert row["id"] == response.json["id"] == "1"
-    assert NOW != row["created_at"] == response.json["created_at"]
+    assert row["created_at"] != NOW
+    assert response.json["created_at"] == row["created_at"]
 
 
 def test_head_answers_as_get_does_without_a_body(api, example):
@@ -911,13 +915,14 @@ FILTERS = [
     ("description=", ["1", "2", "3", "9"]),
     # Of several values of a field, any will do.
     ("quantity=5&quantity=9", ["1", "9", "11"]),
+    # With _ne a row must differ from each value.
     ("quantity_ne=5&quantity_ne=0", ["3", "10", "11"]),
-    # Where null can be wanted, no text stands for it.
+    # In a field that can be null, an empty text stands for null.
     ("updated_at=", ["1", "2", "9", "10", "11"]),
     (f"updated_at=&updated_at={CHANGED}", ALL_IDS),
     ("updated_at_ne=", ["3"]),
     (f"updated_at_ne={CHANGED}", ["1", "2", "9", "10", "11"]),
-    # A row must pass each value that is given for larger and smaller.
+    # _gt and the like must hold for each value that is given.
     ("quantity_gt=7", ["11"]),
     ("quantity_gte=5&quantity_gte=7", ["3", "11"]),
     ("quantity_lt=2", ["2"]),
@@ -931,8 +936,8 @@ FILTERS = [
     ("id_gte=10", ["10", "11"]),
     ("id_lt=3", ["1", "2"]),
     ("id_lte=2", ["1", "2"]),
-    # Null is neither larger nor smaller than anything, and contains nothing. With these
-    # operators no text is just an empty one, which every time is larger than.
+    # Null is neither larger nor smaller than anything, and contains nothing. An empty
+    # text is a text here, and every time is larger than "".
     ("updated_at_gt=2000", ["3"]),
     ("updated_at_lt=3000", ["3"]),
     ("updated_at_gt=", ["3"]),
@@ -1038,14 +1043,15 @@ def test_a_link_keeps_the_query(shelf):
 
 
 def test_a_link_keeps_a_parameter_with_any_name(monkeypatch):
-    page = make_dataclass(
+    # `endpoint` would mean something to Flask's `url_for`.
+    route_class = make_dataclass(
         "Route",
         [("endpoint", str, field(metadata=store.STRING_RULE))],
         bases=(store.Record,),
         frozen=True,
         kw_only=True,
     )
-    monkeypatch.setitem(RESOURCES, "routes", store.Resource("routes", page))
+    monkeypatch.setitem(RESOURCES, "routes", store.Resource("routes", route_class))
 
     links = links_of(Api().get("/routes?endpoint=x&page=1"))
 
@@ -1063,14 +1069,14 @@ def test_a_link_leads_to_its_page(shelf):
 WRONG_QUERIES = [
     ("quantity=abc", {"quantity": "Quantity must be an integer"}),
     ("quantity=1&quantity=1.0", {"quantity": "Quantity must be an integer"}),
-    ("quantity=%D9%A1", {"quantity": "Quantity must be an integer"}),
+    ("quantity=%D9%A1", {"quantity": "Quantity must be an integer"}),  # Arabic 1
     ("quantity_gt=", {"quantity_gt": "Quantity gt must be an integer"}),
     ("quantity=" + "9" * 5000, {"quantity": "Quantity must be an integer"}),
     ("status=bogus", {"status": STATUS_SENTENCE}),
     (
         "sort=size",
         {
-            "sort": f"Sort must be a comma-separated list of {FIELDS};"
+            "sort": f"Sort must be a comma-separated list of {ITEM_FIELDS};"
             " - before one descends"
         },
     ),
@@ -1096,7 +1102,7 @@ def test_a_wrong_parameter_is_refused_by_its_name(shelf, query, details):
         "_page",
         "_limit",
         "_embed",
-        "_dealy",
+        "_dealy",  # _delay, mistyped
         "items",
         "quantity_like",
         "__",
@@ -1138,6 +1144,7 @@ def test_a_client_that_has_the_version_gets_a_304(demo, path):
     full = demo.get(path)
     tag = full.headers["ETag"]
 
+    # W/ marks a weak tag, which is good enough for a read, and not for a write.
     for known in (tag, f'"x", {tag}', f"W/{tag}", "*"):
         response = demo.get(path, status=304, headers={"If-None-Match": known})
         assert (response.data, response.content_type) == (b"", None)
@@ -1283,6 +1290,7 @@ def test_a_new_state_leaves_clock_faults_and_journal_as_they_are(demo):
 
     after = demo.get("/mock").json
     assert (after["clock"], after["faults"]) == (before["clock"], before["faults"])
+    # Requests to the controls are not recorded.
     assert len(demo.get("/mock/requests").json) == 1
 
 
@@ -1307,7 +1315,7 @@ def test_a_state_can_be_put_back_as_it_was_read(demo):
     [
         ([], "1"),
         (["a"], "1"),
-        (["7", None], "9"),
+        (["7", None], "9"),  # 8 is the id of the second item
         (["007"], "8"),
         (["3", "x4", "2"], "4"),
         (["9" * 20], "1" + "0" * 20),
@@ -1334,12 +1342,12 @@ WRONG_STATES = {
             "customers": [],
         },
         {
-            "items[1].id": f"Id {NAME_CHARACTERS}, but not . or .. or null",
+            "items[1].id": f"Id {MUST_BE_SESSION_NAME}, but not . or .. or null",
             "items[1].name": "Name is required",
             "items[2]": "Items[2] must be an object",
-            "items[3].id": f"Id {NAME_CHARACTERS}, but not . or .. or null",
-            "items[4].created_at": f"Created at {TIMESTAMP} or null",
-            "items[4].x": f"x is not known here; allowed are {FIELDS}",
+            "items[3].id": f"Id {MUST_BE_SESSION_NAME}, but not . or .. or null",
+            "items[4].created_at": f"Created at {MUST_BE_TIMESTAMP} or null",
+            "items[4].x": f"x is not known here; allowed are {ITEM_FIELDS}",
             "orders[0].items[0].item_id": "Item id must be a string",
             "customers": "customers is not known here; allowed are "
             + ", ".join(RESOURCES),
@@ -1434,7 +1442,8 @@ def test_of_racing_changes_with_one_tag_one_wins():
         changed = 0
         for id, version in versions.items():
             body = {"quantity": thread}
-            changed += attempt(shared.update, ITEMS, id, body, {version})
+            expected = {version}
+            changed += attempt(shared.update, ITEMS, id, body, expected)
         return changed
 
     assert sum(all_at_once(change)) == 200
@@ -1542,7 +1551,7 @@ def test_the_journal_can_be_read_while_requests_come():
                 assert known in ([None, None, None], [200, 1.0, {"x": 1}])
 
     all_at_once(write_or_read)
-    assert len(journal.entries()) == 480
+    assert len(journal.entries()) == 8 * 60
 
 
 def test_what_was_read_of_the_journal_does_not_change_any_more():
@@ -1631,7 +1640,7 @@ def test_a_session_can_be_named_by_a_cookie_and_a_header_wins():
 def test_a_wrong_session_name_in_a_header_is_a_400(demo, name):
     response = demo.get("/items", status=400, headers={"X-Mock-Session": name})
 
-    sentence = f"X-Mock-Session {NAME_CHARACTERS}"
+    sentence = f"X-Mock-Session {MUST_BE_SESSION_NAME}"
     details = {"X-Mock-Session": sentence}
     assert response.json == {"error": sentence, "details": details}
 
@@ -1642,7 +1651,7 @@ def test_a_wrong_session_name_in_a_cookie_is_a_400(demo, name):
     response = demo.in_session(None).get("/items", status=400, headers=headers)
 
     assert response.json["details"] == {
-        "mock_session": f"Mock session {NAME_CHARACTERS}"
+        "mock_session": f"Mock session {MUST_BE_SESSION_NAME}"
     }
 
 
@@ -1699,7 +1708,8 @@ def test_a_body_may_have_one_mebibyte_and_a_state_64(api, path, size, status, ch
             "CONTENT_LENGTH": "",
         }
 
-    response = api.request(method, path, body.ljust(size), status, **options)
+    padded = body.ljust(size)  # blanks behind a JSON value are part of JSON
+    response = api.request(method, path, padded, status, **options)
 
     if status == 413:
         assert response.json == {"error": "Request body too large"}
@@ -1752,6 +1762,7 @@ def test_answers_and_errors_can_be_read_by_pages_of_other_origins(api):
 @pytest.mark.parametrize(
     "setting, origin, allowed",
     [
+        # None is the default. An origin is compared as a whole, and is no pattern.
         (None, "http://localhost:5173", True),
         (None, "http://localhost:5177", True),
         (None, "http://localhost:5178", False),
@@ -2271,12 +2282,17 @@ def test_a_bug_is_a_500_whose_traceback_is_logged_and_not_sent(caplog):
 
 TAKEN = {"internal_number": "ORD-2026-001"}
 TAKEN_AND_WRONG = {"internal_number": "ORD-2026-001", "status": 5}
-SEVERAL_ERRORS = [  # path, body, headers, status, and what is wrong besides
-    ("/orders/99", TAKEN_AND_WRONG, {**OTHER_TAG, **TEXT}, 415),  # all of it
-    ("/orders/99", b"{", OTHER_TAG, 400),  # row, tag
-    ("/orders/99", TAKEN_AND_WRONG, OTHER_TAG, 404),  # tag, field, number
-    ("/orders/2", TAKEN_AND_WRONG, OTHER_TAG, 412),  # field, number
-    ("/orders/2", TAKEN_AND_WRONG, {}, 400),  # number
+SEVERAL_ERRORS = [  # path, body, headers, status; each time fewer things are wrong
+    # The body is not declared as JSON, there is no such row, ...
+    ("/orders/99", TAKEN_AND_WRONG, {**OTHER_TAG, **TEXT}, 415),
+    # The body is not JSON, there is no such row, and the tag is another.
+    ("/orders/99", b"{", OTHER_TAG, 400),
+    # There is no such row, the tag is another, and fields are wrong.
+    ("/orders/99", TAKEN_AND_WRONG, OTHER_TAG, 404),
+    # The tag is another, a field is wrong, and the number is taken.
+    ("/orders/2", TAKEN_AND_WRONG, OTHER_TAG, 412),
+    # A field is wrong, and the number is taken.
+    ("/orders/2", TAKEN_AND_WRONG, {}, 400),
     ("/orders/2", TAKEN, {}, 409),
 ]
 
@@ -2552,7 +2568,7 @@ def test_assert_described_finds_wrong_values(demo, document, wrong):
         assert_described(document, schema, {"id": "1"})
 
 
-NO_SESSION = {"X-Mock-Session": "!"}
+WRONG_SESSION = {"X-Mock-Session": "!"}
 
 
 ANSWERS = [  # method, what follows the path of the list, body, headers, status
@@ -2564,7 +2580,7 @@ ANSWERS = [  # method, what follows the path of the list, body, headers, status
     ("POST", "", {}, TEXT, 415),
     ("GET", "/1", None, {}, 200),
     ("GET", "/1", None, {"If-None-Match": "*"}, 304),
-    ("GET", "/1", None, NO_SESSION, 400),
+    ("GET", "/1", None, WRONG_SESSION, 400),
     ("GET", "/99", None, {}, 404),
     ("PUT", "/1", {}, {}, 200),
     ("PUT", "/99", {}, {}, 404),
@@ -2622,7 +2638,7 @@ def test_a_page_is_described(demo, example, document):
     assert_described(document, page_schema, response.json)
 
 
-@pytest.mark.parametrize("headers, status", [({}, 200), (NO_SESSION, 400)])
+@pytest.mark.parametrize("headers, status", [({}, 200), (WRONG_SESSION, 400)])
 def test_health_is_described(api, document, headers, status):
     response = api.get("/health", status=status, headers=headers)
 
@@ -2882,13 +2898,14 @@ def test_the_page_labels_its_controls_and_loads_nothing_from_elsewhere(demo):
 
 def test_the_page_calls_only_controls_that_exist(demo):
     page = get_page(demo)
+    # Buttons have what they ask for in data-act; the script has the rest.
     calls = re.findall(r'data-act="(\w+) (.*?)"', page.text)
     calls += re.findall(r'"(GET|PUT|POST|DELETE)", "(/mock.*?)"', page.text)
 
     assert len(calls) == 8
-    adapter = demo.app.url_map.bind("")
+    routes = demo.app.url_map.bind("")  # as of a request to no certain host
     for method, path in calls:
-        adapter.match(f"/api/v1{path}", method)  # raises if there is no such route
+        routes.match(f"/api/v1{path}", method)  # raises if there is no such route
 
 
 def test_the_page_is_about_the_session_that_it_names(demo):
@@ -2899,7 +2916,7 @@ def test_the_page_is_about_the_session_that_it_names(demo):
     for name in ("a b", "<script>", ""):
         wrong = get_page(demo, f"/?session={name}")
         assert wrong.status_code == 400
-        assert wrong.json["error"] == f"Session {NAME_CHARACTERS}"
+        assert wrong.json["error"] == f"Session {MUST_BE_SESSION_NAME}"
 
 
 def test_the_page_is_json_for_clients_that_prefer_it(demo):
