@@ -789,6 +789,13 @@ def forget_requests() -> Response:
 description_views = Blueprint("description", __name__)
 
 HEALTH = {"status": "healthy", "version": VERSION}
+HEALTH_RULE = store.object_rule(
+    {"status": store.STRING_RULE, "version": store.STRING_RULE},
+    required=["status", "version"],
+)
+ERROR_RULE = store.object_rule(
+    {"error": store.STRING_RULE, "details": store.ANY_OBJECT_RULE}, required=["error"]
+)
 
 
 @description_views.get("/health")
@@ -800,16 +807,9 @@ def show_health() -> ResponseReturnValue:
 @description_views.get("/openapi.json")
 def show_description() -> ResponseReturnValue:
     """Describe the API in OpenAPI 3.1."""
-    health_schema = store.object_rule(
-        {"status": store.STRING_RULE, "version": store.STRING_RULE},
-        required=["status", "version"],
-    )
-    error_schema = store.object_rule(
-        {"error": store.STRING_RULE, "details": store.ANY_OBJECT_RULE},
-        required=["error"],
-    )
+
     paths = {"/health": {"get": describe_health()}}
-    schemas: dict[str, Any] = {"Health": health_schema, "Error": error_schema}
+    schemas: dict[str, Any] = {"Health": HEALTH_RULE, "Error": ERROR_RULE}
     for name, resource in RESOURCES.items():
         paths[f"/{name}"] = {
             "get": describe_operation(resource, "get", list_rows),
