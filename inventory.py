@@ -1,51 +1,55 @@
-"""The inventory service: a store of items and orders over HTTP, for building frontends.
+"""The inventory service: the data of store.py over HTTP, and what a test does to it.
 
-The sections stand in the order in which a request meets them, after `create_app`:
+Read store.py first; it explains record, row, resource, rule, place, state, thread and
+lock. The sections stand in the order in which one needs them:
 
+    create_app   puts the service together
+    Faults, Sessions: what each test has to itself
     Arrival      each request gets its session, is written down, and meets the faults
     Resources    the five views, and how a request's body and query are read
     Answers      how an answer is made, and how an error becomes one
-    Mock controls, Description, Home page
+    Mock controls, Description, Home page: the other views
     Settings, Seeds, Running: what happens before the first request
 
-The rules for the data, and all locks, are in store.py. Words that both modules use:
+Words that are used here:
 
-    place        where in the data something is, such as `name` or `items[0].item_id`
-    rule         what a value must be, in words of JSON Schema.
-                 `store.validate(rule, value)` raises an error if it is not;
-                 `store.check(rule, value)` lists the problems, and
-                 `store.refuse(problems)` raises an error if there are any
+    view         the function that answers the requests for a path. Flask calls it
     session      the data of one test, chosen by a header or a cookie (not Flask's)
     fault        something that a test has ordered to go wrong, for certain requests
-    hold         let a request wait until the faults of its session are cleared. What it
-                 waits for is an event, a flag that one thread sets for others
+    hold         let a request wait until its fault is cleared
     journal      the list of the requests that have come
-    tag          a version of a row or a list in the header ETag. Sent back, it means
-                 "tell me only what is newer" (If-None-Match) or "change it only if it
-                 is still this one" (If-Match)
-    origin       scheme, host and port of a page. A browser lets a page ask another
-                 origin only if that allows it (CORS). For some requests it asks first:
-                 that OPTIONS request is called a preflight
+    tag          what stands for the content of a row or a list, in the header ETag.
+                 Sent back, it means "answer only if it is another now" (If-None-Match)
+                 or "change it only if it is still this one" (If-Match)
+    origin       scheme, host and port of a page. A browser lets a page read the answers
+                 of another origin only if that allows it, by headers (CORS). Before
+                 some requests it asks first: that OPTIONS request is a preflight
 """
 
 import codecs
+import io
 import json
 import math
 import os
 import re
 import signal
 import socket
+import string
 import sys
 import time
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import redirect_stderr, suppress
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path
+from threading import Event, Lock
 from types import FrameType
-from typing import Any
-from urllib.parse import urlencode
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote, urlencode
 
+import click
 import flask_cors
 from flask import (
     Blueprint,
@@ -58,6 +62,7 @@ from flask import (
     request,
     url_for,
 )
+from flask.json.provider import DefaultJSONProvider
 from flask.typing import ResponseReturnValue
 from werkzeug.datastructures import ETags
 from werkzeug.exceptions import (
@@ -69,16 +74,43 @@ from werkzeug.http import HTTP_STATUS_CODES
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 from werkzeug.wrappers import Response as WerkzeugResponse
 
-import store
 from store import (
+    ANY_OBJECT_RULE,
+    BOOLEAN_RULE,
+    IGNORED_RULE,
+    MAX_INTEGER,
     RESOURCES,
-    Fault,
+    STRING_RULE,
+    TIME_RULE,
+    ConflictError,
     InvalidError,
-    Problem,
+    Item,
+    ItemStatus,
+    NotFoundError,
+    Problems,
     Resource,
     Row,
     Rule,
+    StaleError,
+    Store,
     StoreError,
+    Tables,
+    check,
+    choice_rule,
+    integer_rule,
+    make_rule,
+    make_tables,
+    nullable,
+    object_rule,
+    raise_for_problems,
+    read_state,
+    select,
+    tag_of,
+    timestamp,
+    to_json,
+    types_of,
+    unknown_name,
+    validate,
 )
 
 VERSION = "1.0.0"
@@ -88,49 +120,41 @@ def create_app(**arguments: object) -> Flask:
     """Make the service, with data of its own.
 
     The arguments are settings in lower case, such as `seed="demo"`. Those that are not
-    given come from the environment. Raises InvalidError.
+    given come from the environment. Raises SettingError.
     """
-    settings = load_settings(arguments)
-    sessions = store.Sessions(load_seed(settings.seed))
     app = Flask(__name__, static_folder=None)
-    app.config.from_mapping(SETTINGS=settings, SESSIONS=sessions)
-    # Fields stay in the order in which they are declared.
-    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.config.update(load_settings(arguments))
+    app.config["API"] = f"{app.config['API_PREFIX']}/{app.config['API_VERSION']}"
+    app.config["SESSIONS"] = Sessions(load_seed(app.config["SEED"]))
+    assert isinstance(app.json, DefaultJSONProvider)  # Flask's own, unless replaced
+    app.json.sort_keys = False  # fields stay in the order in which they are declared
+    app.json.compact = True  # no blanks, under the debugger neither
     # The path /items/ is the same as /items, and not a 404.
     app.url_map.strict_slashes = False
     # The path //items is a 404, and not redirected to /items: a browser does not accept
-    # a redirect as the answer to a preflight (see `is_preflight`).
+    # a redirect as the answer to a preflight.
     app.url_map.merge_slashes = False
 
-    allow_origins(app, settings.origins)
-    add_hooks(app, settings, sessions)
+    allow_origins(app, app.config["CORS_ORIGINS"])
+    app.before_request(arrive)
+    app.after_request(leave)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(StoreError, answer_store_error)
-
-    add_routes(app, settings.api)
+    add_routes(app, app.config["API"])
     return app
 
 
-def add_routes(app: Flask, api: str) -> None:
-    """Register the views. Those of the resources are registered once for each.
+def allow_origins(app: Flask, setting: str) -> None:
+    """Let pages of these origins use the service, and read its headers (CORS).
 
-    `url_defaults` are arguments that Flask passes to a view beside those in its path.
-    They tell the same five views which resource they are to serve.
+    Credentials are cookies: without this permission, a browser does not send ours from
+    a page of another origin.
     """
-    for name, resource in RESOURCES.items():
-        app.register_blueprint(
-            resource_views,
-            name=name,
-            url_prefix=f"{api}/{name}",
-            url_defaults={"resource": resource},
-        )
-    app.register_blueprint(mock_views, url_prefix=f"{api}/mock")
-    app.register_blueprint(description_views, url_prefix=api)
-    app.add_url_rule("/", view_func=home)
-
-
-def allow_origins(app: Flask, origins: list[str]) -> None:
-    """Let pages of these origins use the service, and read its headers (CORS)."""
+    origins = ["*"]
+    if setting != "*":
+        # Flask-CORS takes a text with brackets for a regular expression, and an IPv6
+        # address has brackets. So each origin is an expression that fits it alone.
+        origins = [f"^{re.escape(name.strip())}$" for name in setting.split(",")]
     flask_cors.CORS(
         app,
         origins=origins,
@@ -141,70 +165,412 @@ def allow_origins(app: Flask, origins: list[str]) -> None:
     )
 
 
+def add_routes(app: Flask, api: str) -> None:
+    """Register the views. Those of the resources are registered once for each.
+
+    A blueprint is a group of views that is registered as a whole. `url_defaults` are
+    arguments that Flask passes to a view beside those in its path. They tell the same
+    five views which resource they are to serve.
+    """
+    for name, resource in RESOURCES.items():
+        app.register_blueprint(
+            resource_views,
+            name=f"resource-{name}",
+            url_prefix=f"{api}/{name}",
+            url_defaults={"resource": resource},
+        )
+    app.register_blueprint(mock_views, url_prefix=f"{api}/mock")
+    app.register_blueprint(description_views, url_prefix=api)
+    app.add_url_rule("/", view_func=show_home)
+
+
+# ----------------------------------------------------------------------
+# Faults
+#
+# A fault says which requests it waits for, and what becomes of them. Its fields have
+# rules in their metadata, like those of a record; but it is no record, as it changes
+# with each request that it meets.
+# ----------------------------------------------------------------------
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+DELAY_RULE = integer_rule(0, 30_000)  # milliseconds
+ERROR_STATUS_RULE = integer_rule(400, 599)
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """Something that is to go wrong. Its session changes `id`, `times` and `held`."""
+
+    id: str = field(default="", metadata=IGNORED_RULE)
+    # A shell-style pattern for the path below the API, or for path and query; * stands
+    # for slashes, too. It begins with a slash, as all paths do, or with * ? [ that can
+    # stand for one.
+    path: str = field(
+        metadata=make_rule(
+            "string",
+            "a pattern of at most 1000 characters that begins with one of / * ? [",
+            maxLength=1000,
+            pattern=r"^[/*?\[][\s\S]*$",
+        )
+    )
+    method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
+    # For how many more requests it is there; None: for all.
+    times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
+    # The request waits so many milliseconds before anything else.
+    delay: int = field(default=0, metadata=DELAY_RULE)
+    # The request waits until the fault is cleared, or for 30 seconds.
+    hold: bool = field(default=False, metadata=BOOLEAN_RULE)
+    # The request fails with this status; None: it does not.
+    status: int | None = field(default=None, metadata=nullable(ERROR_STATUS_RULE))
+    # Let the failing answer say in how many seconds the client may try again.
+    retry_after: int | None = field(
+        default=None, metadata=nullable(integer_rule(0, 86_400))
+    )
+    # The connection is closed in place of an answer, also where there is a status.
+    drop: bool = field(default=False, metadata=BOOLEAN_RULE)
+    # The request is carried out before it fails.
+    after: bool = field(default=False, metadata=BOOLEAN_RULE)
+    # How many requests it holds at the moment.
+    held: int = field(default=0, metadata=IGNORED_RULE)
+    # An event is a flag for which threads can wait until another one sets it. The
+    # requests that the fault holds wait for this one, which is set when it is cleared.
+    cleared: Event = field(default_factory=Event)
+
+    @property
+    def fails(self) -> bool:
+        """Whether the client is not to see the true answer."""
+        return self.status is not None or self.drop
+
+    def fits(self, method: str, path: str, query: str) -> bool:
+        """Whether it waits for such a request. A slash at the end does not matter."""
+        if self.times == 0 or self.method not in ("*", method):
+            return False
+        pattern = self.path.rstrip("/") or "/"
+        path = path.rstrip("/") or "/"
+        if fnmatchcase(path, pattern):
+            return True
+        return query != "" and fnmatchcase(f"{path}?{query}", pattern)
+
+    def as_object(self) -> dict[str, Any]:
+        """The fault as a JSON object."""
+        return {name: getattr(self, name) for name in FAULT_RULE["properties"]}
+
+
+# The fields without a rule are not for clients.
+FAULT_RULE = object_rule(
+    {each.name: dict(each.metadata) for each in fields(Fault) if each.metadata},
+    required=["path"],
+)
+
+
+def read_fault(body: Mapping[str, Any]) -> Fault:
+    """A fault from a JSON object. Raises InvalidError."""
+    values = validate(FAULT_RULE, body)
+    fault = Fault(
+        **{**values, "id": "", "held": 0}
+    )  # what is sent for these is ignored
+    problems: Problems = {}
+    if fault.after and not fault.fails:
+        problems["after"] = (
+            "After must be false where nothing fails; add a status or drop"
+        )
+    if fault.retry_after is not None and fault.status is None:
+        problems["retry_after"] = "Retry after must be null where there is no status"
+    if not (fault.fails or fault.delay or fault.hold):
+        problems["status"] = "Status is required where there is no delay, hold or drop"
+    raise_for_problems(problems)
+    return fault
+
+
+# ----------------------------------------------------------------------
+# Sessions
+#
+# A session is what one test, or one person, has to itself: a store, a clock, the faults
+# that wait for requests to come, and a journal of the requests that came. The clock is
+# the time that new timestamps get. It runs until it is frozen at a moment.
+# ----------------------------------------------------------------------
+
+
+@dataclass
+class Entry:
+    """A request in the journal. Status and duration are None until it is answered."""
+
+    number: int
+    at: str
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: Any = None
+    status: int | None = None
+    duration_ms: float | None = None
+
+
+class Session:
+    """The data of one test. Every method may be called from any thread."""
+
+    # Enough to see what a test has done, and little enough to look through.
+    JOURNAL_LENGTH = 500
+
+    def __init__(self, name: str | None, seed: Tables) -> None:
+        self.name = name  # None for the default session, of all who name none
+        self.store = Store(seed)
+        # Whoever reads or changes what follows holds this lock: the clock, the faults
+        # and the entries of the journal. The methods of this class alone do. None of
+        # them calls the store, which has a lock of its own, or waits.
+        self._lock = Lock()
+        self._frozen_at: str | None = None
+        self._faults: dict[str, Fault] = {}  # by id, oldest first
+        self._last_fault_id = 0
+        # A deque is a list that drops its first element if it becomes too long.
+        self._journal: deque[Entry] = deque(maxlen=self.JOURNAL_LENGTH)
+        self._last_entry_number = 0
+
+    def now(self) -> str:
+        """The time of the session's clock."""
+        with self._lock:
+            return self._now()
+
+    def clock(self) -> dict[str, Any]:
+        """The time, and whether the clock is frozen, as a JSON object."""
+        with self._lock:
+            return {"now": self._now(), "frozen": self._frozen_at is not None}
+
+    def freeze_clock(self, moment: str) -> None:
+        """Let the clock stand still at a moment, in the form of `timestamp`."""
+        with self._lock:
+            self._frozen_at = moment
+
+    def run_clock(self) -> None:
+        """Let the clock tell the true time from now on."""
+        with self._lock:
+            self._frozen_at = None
+
+    def add_fault(self, fault: Fault) -> dict[str, Any]:
+        """Add a fault behind the others, and return it as a JSON object with its id."""
+        with self._lock:
+            self._last_fault_id += 1
+            fault.id = str(self._last_fault_id)
+            self._faults[fault.id] = fault
+            return fault.as_object()
+
+    def take_fault(self, method: str, path: str, query: str) -> Fault:
+        """Use the first fault that fits a request. If none does, it is a new one that
+        does nothing.
+
+        The fault is counted down, and the request among those that it holds, in one
+        step with the lock held. So whoever clears the fault does that before, and the
+        request does not meet it, or after, and the request is let go.
+        """
+        with self._lock:
+            for fault in self._faults.values():
+                if fault.fits(method, path, query):
+                    if fault.times is not None:
+                        fault.times -= 1
+                    if fault.hold:
+                        fault.held += 1
+                    self._remove_if_spent(fault)
+                    return fault
+        return Fault(path="*")
+
+    def end_hold(self, fault: Fault) -> None:
+        """Count a request no more among those that a fault holds."""
+        with self._lock:
+            fault.held -= 1
+            self._remove_if_spent(fault)
+
+    def list_faults(self) -> list[dict[str, Any]]:
+        """The faults that are left or hold a request, as JSON objects."""
+        with self._lock:
+            return [fault.as_object() for fault in self._faults.values()]
+
+    def clear_fault(self, id: str) -> None:
+        """Remove a fault, and let go what it holds. Raises NotFoundError."""
+        with self._lock:
+            if id not in self._faults:
+                raise NotFoundError("Fault not found")
+            self._faults.pop(id).cleared.set()
+
+    def clear_faults(self) -> None:
+        """Remove all faults, and let go the requests that they hold."""
+        with self._lock:
+            for fault in self._faults.values():
+                fault.cleared.set()
+            self._faults.clear()
+
+    def add_entry(
+        self, method: str, path: str, query: str, headers: dict[str, str]
+    ) -> Entry:
+        """Write a request that has just arrived down in the journal."""
+        with self._lock:
+            self._last_entry_number += 1
+            number = self._last_entry_number
+            entry = Entry(number, self._now(), method, path, query, headers)
+            self._journal.append(entry)
+            return entry
+
+    def add_body(self, entry: Entry, body: Any) -> None:
+        """Add to an entry the JSON value that the request has brought."""
+        with self._lock:
+            entry.body = body
+
+    def complete_entry(self, entry: Entry, status: int, duration_ms: float) -> None:
+        """Add to an entry what is known once the request is answered."""
+        with self._lock:
+            entry.status = status
+            entry.duration_ms = duration_ms
+
+    def list_entries(self) -> list[dict[str, Any]]:
+        """The journal as JSON objects, oldest first."""
+        with self._lock:
+            # Copies, as an entry may change while its JSON is made.
+            return [dict(vars(entry)) for entry in self._journal]
+
+    def forget_entries(self) -> None:
+        """Empty the journal. The numbers of its entries go on."""
+        with self._lock:
+            self._journal.clear()
+
+    # The methods below are called by those above, with the lock held.
+
+    def _now(self) -> str:
+        if self._frozen_at is not None:
+            return self._frozen_at
+        return timestamp(datetime.now(UTC))
+
+    def _remove_if_spent(self, fault: Fault) -> None:
+        """Remove a fault that neither waits for a request nor holds one."""
+        if fault.times == 0 and fault.held == 0:
+            self._faults.pop(fault.id, None)  # it may have been cleared before
+
+
+class Sessions:
+    """All sessions: the default one, and those with names."""
+
+    # Of the named ones, those that were used last are kept. A run of tests uses far
+    # fewer at the same time, and with more the memory would fill up over the days.
+    MAX_NAMED = 256
+
+    def __init__(self, seed: Tables) -> None:
+        # Held so that two first requests with one name get the same session.
+        self._lock = Lock()
+        self._seed = seed
+        self._default = Session(None, seed)
+        self._named: OrderedDict[str, Session] = OrderedDict()  # last used is last
+
+    def get(self, name: str | None) -> Session:
+        """The session with a name, which begins if there is none."""
+        dropped = None  # the session that has to make room for it, if any
+        with self._lock:
+            if name is None:
+                return self._default
+            if name not in self._named:
+                self._named[name] = Session(name, self._seed)
+            self._named.move_to_end(name)
+            if len(self._named) > self.MAX_NAMED:
+                _, dropped = self._named.popitem(last=False)
+            session = self._named[name]
+        if dropped is not None:
+            # Nobody can clear its faults any more, as its name would begin a new
+            # session. So what they hold is let go here, after the lock: no thread has
+            # two locks at a time.
+            dropped.clear_faults()
+        return session
+
+    def reset(self, name: str | None) -> None:
+        """Forget a session, so that the next request with its name begins a fresh one.
+
+        Requests that are still under way go on in the old one, where nobody looks any
+        more. Those that it holds are let go.
+        """
+        with self._lock:
+            if name is None:
+                old: Session | None = self._default
+                self._default = Session(None, self._seed)
+            else:
+                old = self._named.pop(name, None)
+        if old is not None:
+            old.clear_faults()
+
+
 # ----------------------------------------------------------------------
 # Arrival
 #
 # Flask calls `arrive` before the view, and also where no route fits, so that 404s and
 # 405s are recorded as well. If it returns a response, that is the answer and the view
 # is skipped. At last Flask calls `leave` with the response, whoever made it: `arrive`,
-# a view, or an error handler; after it, Flask-CORS adds its headers. What one function
-# keeps for another is in `g`, which lives as long as the request.
+# a view, or an error handler. Then Flask-CORS adds its headers: of several functions
+# for the end of a request, Flask calls the one that was registered first last. What one
+# function keeps for another is in `g`, which lives as long as the request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
 STATE_LIMIT = 2**26
-JOURNAL_BODY_LIMIT = 10 * 2**10
+JOURNAL_BODY_LIMIT = 10 * 2**10  # so that 500 entries do not fill the memory
 HOLD_LIMIT = 30  # seconds
 DROPPED = 0  # in journal and log, the status of a request whose connection was closed
 
+SESSION_NAME_RULE = make_rule(
+    "string",
+    "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
+    pattern=r"^[A-Za-z0-9._-]{1,64}$",
+)
+
 # What a query may ask of the mock itself, beside the parameters of the resource, and
 # the rules for it.
-MOCK_PARAMETERS = {"_delay": store.DELAY_RULE, "_status": store.ERROR_STATUS_RULE}
+MOCK_PARAMETERS = {"_delay": DELAY_RULE, "_status": ERROR_STATUS_RULE}
 
 
-def add_hooks(app: Flask, settings: "Settings", sessions: store.Sessions) -> None:
-    """Make each request go through what all requests have in common."""
-
-    @app.before_request
-    def arrive() -> Response | None:
-        if is_preflight():
-            return app.make_default_options_response()
-        session = sessions.get(session_name())
-        g.mock_session = session
-        g.started_at = time.perf_counter()
-        path = path_below(settings.api)
-        if path is not None:
-            # Before the body is read, so that the journal has a request with too large
-            # a body as well.
-            g.entry = write_down(session, path)
+def arrive() -> Response | None:
+    """Do what comes before the view; return an answer if there is one already."""
+    if is_preflight():
+        return current_app.make_default_options_response()
+    if request.endpoint == "show_home":
+        return None  # the page says itself which session it is about
+    session = current_app.config["SESSIONS"].get(session_name())
+    g.mock_session = session
+    path = path_below_api()
+    if path is None:
         g.body = read_body()
-        if path is None:
-            return None  # go on to the view
-        return apply_fault(session, path, settings.delay)
-
-    @app.after_request
-    def leave(response: Response) -> Response:
-        complete_entry(response.status_code)
-        # A browser is not to keep copies: a page is to see what the server has now.
-        response.headers["Cache-Control"] = "no-store"
-        if response.status_code == DROPPED:
-            # Only now, so that whoever notices finds the journal complete.
-            close_connection()
-        return response
+        return None  # go on to the view
+    g.started_at = time.perf_counter()
+    query = request.query_string.decode(errors="replace")
+    headers = {name.lower(): text for name, text in request.headers}
+    # Before the body is read, so that the journal has a request with too large a body
+    # as well.
+    g.entry = session.add_entry(request.method, path, query, headers)
+    g.body = read_body()
+    if g.body.size <= JOURNAL_BODY_LIMIT:
+        session.add_body(g.entry, g.body.value)
+    return apply_fault(session, path, query)
 
 
-def current_session() -> store.Session:
+def leave(response: Response) -> Response:
+    """Do what comes after the view."""
+    entry = g.get("entry")  # None for a request that is not recorded
+    if entry is not None:
+        duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
+        current_session().complete_entry(entry, response.status_code, duration_ms)
+    # A browser is not to keep copies: a page is to see what the server has now.
+    response.headers["Cache-Control"] = "no-store"
+    if response.status_code == DROPPED:
+        # Only now, so that whoever notices finds the journal complete.
+        close_connection()
+    return response
+
+
+def current_session() -> Session:
     """The session of this request, which `arrive` has found."""
-    session: store.Session = g.mock_session
+    session: Session = g.mock_session
     return session
 
 
 def is_preflight() -> bool:
-    """Whether this is a preflight: a browser asks if a page of another origin may send
-    the request that it has in mind (CORS).
+    """Whether a browser asks if a page may send the request that it has in mind (CORS).
 
     Flask answers it by itself, but only on routes that exist. On any other path the
-    page would then see a network error in place of the 404.
+    browser would get no permission, and would not send the request at all: the page
+    would see a network error in place of the 404.
     """
     if request.method != "OPTIONS":
         return False
@@ -213,76 +579,154 @@ def is_preflight() -> bool:
 
 def session_name() -> str | None:
     """The session that a header or a cookie names. Raises InvalidError."""
-    place = "X-Mock-Session"
-    name = request.headers.get(place)
-    # Most clients send no cookies, and `request.cookies` takes a while even then.
-    if name is None and "Cookie" in request.headers:
-        place = "mock_session"
-        name = request.cookies.get(place)
+    name = request.headers.get("X-Mock-Session")
     if name is not None:
-        store.validate(store.SESSION_NAME_RULE, name, place)
+        name = name.strip(" \t")  # blanks around it are no part of a header's value
+        validate(SESSION_NAME_RULE, name, "X-Mock-Session")
+        return name
+    # Most clients send no cookies, and `request.cookies` takes a while even then.
+    if "Cookie" in request.headers:
+        name = request.cookies.get("mock_session")
+    if not name:
+        return None  # an empty cookie is what is left of one that was cleared
+    validate(SESSION_NAME_RULE, name, "mock_session")
     return name
 
 
-def path_below(api: str) -> str | None:
+def path_below_api() -> str | None:
     """What follows the path of the API, as `/items/1`.
 
-    None for a request that is neither recorded nor made to fail: one to the mock
-    controls, to health and the description, or to no part of the API.
+    None for a request that is neither recorded nor made to fail: one to the API's own
+    path, to the mock controls, health or the description, or outside of the API.
     """
-    whole_path = request.path
-    if not whole_path.startswith(f"{api}/"):
+    api = current_app.config["API"]
+    if not request.path.startswith(f"{api}/"):
         return None
-    path = whole_path.removeprefix(api)
+    path = request.path.removeprefix(api)
     if path.startswith("/mock/"):
         return None
-    if path.rstrip("/") in ("/mock", "/health", "/openapi.json"):
+    if path.rstrip("/") in ("", "/mock", "/health", "/openapi.json"):
         return None
     return path
 
 
-def write_down(session: store.Session, path: str) -> store.Entry:
-    """Begin an entry in the journal."""
-    entry = store.Entry(
-        at=session.clock.now(),
-        method=request.method,
-        path=path,
-        query=request.query_string.decode(errors="replace"),
-    )
-    session.journal.add(entry)
-    return entry
+@dataclass(frozen=True)
+class Body:
+    """What a request has brought: a JSON value, or why there is none."""
+
+    size: int  # bytes
+    value: Any = None
+    problem: str = ""  # the end of a sentence that begins with "Body"
 
 
-def read_body() -> bytes:
-    """What the client sends. Raises RequestEntityTooLarge."""
+def read_body() -> Body:
+    """Read the body of the request. Raises RequestEntityTooLarge."""
     limit = BODY_LIMIT
+    levels = NESTING_LIMIT
     if request.endpoint == "mock.replace_state":
         limit = STATE_LIMIT
+        levels = STATE_NESTING_LIMIT
     # Werkzeug raises the error if the header Content-Length is above its own limit. But
     # a body can come in pieces, without that header. Then Werkzeug reads as far as its
     # limit, and ignores the rest. With a limit of one byte more than ours, we see by
     # the length of what was read that it is too long.
     request.max_content_length = limit + 1
-    body = request.get_data()
-    if len(body) > limit:
+    raw = request.get_data()
+    if len(raw) > limit:
         raise RequestEntityTooLarge
-    return body
+    if raw == b"":
+        return Body(0, problem="is empty")
+    try:
+        return Body(len(raw), value=parse_json(raw, levels))
+    except ValueError as error:
+        return Body(len(raw), problem=str(error))
 
 
-def apply_fault(session: store.Session, path: str, least_delay: int) -> Response | None:
+DIGITS_LIMIT = 4000  # Python reads no integer of more than 4,300 digits
+# A value can be nested so deep that Python cannot write it, or cannot read it. How deep
+# that is depends on what else is under way. These limits are far below.
+NESTING_LIMIT = 500
+STATE_NESTING_LIMIT = NESTING_LIMIT + 2  # rows are in an array, which is in an object
+
+
+def parse_json(raw: bytes, max_levels: int) -> Any:
+    """The value of a JSON text (RFC 8259) in UTF-8.
+
+    Raises ValueError with the end of a sentence, such as "is not JSON".
+    """
+    too_deep = f"must not be nested deeper than {max_levels} levels"
+    try:
+        # `loads` calls these functions with the text of each number that it finds.
+        value = json.loads(
+            raw.decode(),
+            parse_int=read_integer,
+            parse_float=read_number,
+            parse_constant=read_number,
+        )
+        levels = nesting(value)
+    except ValueError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    except RecursionError:
+        raise ValueError(too_deep) from None
+    if levels > max_levels:
+        raise ValueError(too_deep)
+    return value
+
+
+def read_integer(text: str) -> int:
+    """The value of an integer. Raises ValueError for one of thousands of digits.
+
+    Python has a limit near to this one, but its message is meant for programmers.
+    """
+    if len(text.lstrip("-")) > DIGITS_LIMIT:
+        raise ValueError(f"an integer must not have more than {DIGITS_LIMIT} digits")
+    return int(text)
+
+
+def read_number(text: str) -> int | float:
+    """The value of a number with a fraction or an exponent.
+
+    As JSON Schema has it, 3.0 and 3e0 are the integer 3. Raises ValueError for NaN,
+    Infinity and the like of 1e400: Python reads these, and would write them back in a
+    form that is not JSON.
+    """
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is not a number that can be held")
+    if number.is_integer() and abs(number) <= MAX_INTEGER:
+        return int(number)
+    return number
+
+
+def nesting(value: Any) -> int:
+    """How many arrays and objects are inside one another."""
+    if isinstance(value, dict):
+        parts: Iterable[Any] = value.values()
+    elif isinstance(value, list):
+        parts = value
+    else:
+        return 0
+    deepest = 0
+    for part in parts:
+        deepest = max(deepest, nesting(part))
+    return deepest + 1
+
+
+def apply_fault(session: Session, path: str, query: str) -> Response | None:
     """Decide what becomes of a request: let it wait, then fail, be lost, or go on."""
     asked = read_mock_query()
     if "_status" in asked:
-        fault, end_of_hold = Fault(path="*", status=asked["_status"]), None
+        fault = Fault(path="*", status=asked["_status"])
     else:
-        # The first fault for such a request, or NO_FAULT, which does nothing.
-        fault, end_of_hold = session.faults.take(request.method, path)
+        fault = session.take_fault(request.method, path, query)
 
-    delay = max(least_delay, asked.get("_delay", 0), fault.delay)
+    delay = max(current_app.config["DELAY"], asked.get("_delay", 0), fault.delay)
+    # A sleep of 0 would let other threads run first, and make every request slower.
     if delay > 0:
-        time.sleep(delay / 1000)  # no lock is held, so other requests go on
-    if end_of_hold is not None:  # the fault holds the request until this event
-        end_of_hold.wait(HOLD_LIMIT)
+        time.sleep(delay / 1000)
+    if fault.hold:
+        fault.cleared.wait(HOLD_LIMIT)
+        session.end_hold(fault)
 
     if not fault.fails:
         return None  # go on to the view
@@ -301,7 +745,7 @@ def apply_fault(session: store.Session, path: str, least_delay: int) -> Response
 def read_mock_query() -> dict[str, int]:
     """What the query asks of the mock. Raises InvalidError."""
     if not request.query_string:
-        return {}  # most requests have none, and reading one takes time
+        return {}  # most requests have none, and `request.args` takes a while even then
     names = [name for name in MOCK_PARAMETERS if name in request.args]
     return read_query(MOCK_PARAMETERS, names)
 
@@ -309,8 +753,9 @@ def read_mock_query() -> dict[str, int]:
 def failure(fault: Fault) -> Response:
     """What the client gets in place of an answer.
 
-    Werkzeug's server puts the socket of the connection into the environ. Under another
-    server we cannot close the connection, and answer 503 instead.
+    Werkzeug's server puts the socket of the connection into the environ, the dictionary
+    that tells Flask of a request. Under another server we cannot close the connection,
+    and answer 503 instead.
     """
     if fault.drop and "werkzeug.socket" in request.environ:
         return Response(status=DROPPED)  # `leave` sees it, and closes the connection
@@ -324,14 +769,6 @@ def failure(fault: Fault) -> Response:
     return response
 
 
-def complete_entry(status: int) -> None:
-    """Add to the journal what became of the request, if it is one that is recorded."""
-    entry = g.get("entry")
-    if entry is not None:
-        duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
-        current_session().journal.complete(entry, status, duration_ms, journal_body())
-
-
 def close_connection() -> None:
     """Close the connection, so that nothing of the response reaches the client.
 
@@ -339,17 +776,6 @@ def close_connection() -> None:
     """
     with suppress(OSError):  # the client may have closed it
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-
-
-def journal_body() -> Any:
-    """The value that the request has brought, if it is JSON and not too long."""
-    body = g.get("body")  # None if it could not be read
-    if not body or len(body) > JOURNAL_BODY_LIMIT:
-        return None
-    try:
-        return parse_json(body)
-    except ValueError:
-        return None
 
 
 # ----------------------------------------------------------------------
@@ -367,23 +793,23 @@ resource_views = Blueprint("resource", __name__)
 def list_rows(resource: Resource) -> Response:
     """List the rows, oldest first; filters, sort and page are in the query."""
     query = read_list_query(resource)
-    snapshot = current_session().store.snapshot(resource)
-    rows = store.select(resource, snapshot.rows, query)
+    rows = select(resource, current_session().store.rows(resource), query)
     if "page" in query or "per_page" in query:
         response = page_response(rows, query.get("page", 1), query.get("per_page", 10))
     else:
         response = json_response(json_array(rows))
     response.headers["X-Total-Count"] = str(len(rows))
-    response.set_etag(str(snapshot.version))
+    response.set_etag(tag_of(response.data))
     return conditional(response)
 
 
 @resource_views.post("")
 def create_row(resource: Resource) -> Response:
     """Create a row."""
-    row = current_session().store.create(resource, sent_object())
+    session = current_session()
+    row = session.store.create(resource, sent_object(), session.now())
     response = row_response(row, 201)
-    # `.show_row` is the view in the blueprint of this request, such as items.show_row.
+    # `.show_row` is the view in the blueprint of this request.
     response.location = url_for(".show_row", id=row.record.id)
     return response
 
@@ -398,8 +824,9 @@ def show_row(resource: Resource, id: str) -> Response:
 @resource_views.route("/<id>", methods=["PUT", "PATCH"])
 def update_row(resource: Resource, id: str) -> Response:
     """Merge the given fields into a row."""
-    row = current_session().store.update(
-        resource, id, sent_object(), expected_versions()
+    session = current_session()
+    row = session.store.update(
+        resource, id, sent_object(), session.now(), expected_tags()
     )
     return row_response(row)
 
@@ -407,7 +834,7 @@ def update_row(resource: Resource, id: str) -> Response:
 @resource_views.delete("/<id>")
 def delete_row(resource: Resource, id: str) -> Response:
     """Remove a row."""
-    current_session().store.delete(resource, id, expected_versions())
+    current_session().store.delete(resource, id, expected_tags())
     return no_content()
 
 
@@ -415,83 +842,17 @@ def sent_object() -> dict[str, Any]:
     """The JSON object in the request. Raises UnsupportedMediaType, InvalidError."""
     if not request.is_json:
         raise UnsupportedMediaType
-    try:
-        return parse_object(g.body)
-    except ValueError as error:
-        raise InvalidError("Bad request", {"body": f"Body {error}"}) from None
+    body: Body = g.body
+    problem = body.problem
+    if problem == "" and not isinstance(body.value, dict):
+        problem = NO_OBJECT
+    if problem != "":
+        raise InvalidError("Bad request", {"body": f"Body {problem}"})
+    sent: dict[str, Any] = body.value
+    return sent
 
 
-def parse_object(raw: bytes) -> dict[str, Any]:
-    """The object that a JSON text is. Raises ValueError."""
-    value = parse_json(raw)
-    if not isinstance(value, dict):
-        raise ValueError("must be a JSON object")
-    return value
-
-
-DIGITS_LIMIT = 4000
-NESTING_LIMIT = 500
-TOO_DEEP = f"must not be nested deeper than {NESTING_LIMIT} levels"
-
-
-def parse_json(raw: bytes) -> Any:
-    """The value of a JSON text (RFC 8259) in UTF-8.
-
-    Raises ValueError with the end of a sentence, such as "is not JSON".
-    """
-    try:
-        value = json.loads(
-            raw.decode(),
-            parse_int=integer,
-            parse_float=finite,
-            parse_constant=finite,
-        )
-        levels = nesting(value)
-    except ValueError as error:
-        raise ValueError(f"is not JSON: {error}") from None
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
-    # Python raises RecursionError if calls are nested too deeply. How deep a value it
-    # can read or write depends on how many calls are under way at that moment. A fixed
-    # limit, far below that, makes sure that what was read can also be written.
-    if levels > NESTING_LIMIT:
-        raise ValueError(TOO_DEEP)
-    return value
-
-
-def integer(text: str) -> int:
-    """The value of an integer. Raises ValueError for one of thousands of digits.
-
-    Python has a limit near to this one, but its message is meant for programmers.
-    """
-    if len(text) > DIGITS_LIMIT:
-        raise ValueError(f"an integer must not have more than {DIGITS_LIMIT} digits")
-    return int(text)
-
-
-def finite(text: str) -> float:
-    """The value of a number. Raises ValueError for NaN, Infinity and the like of 1e400.
-
-    Python reads these, and would write them back in a form that is not JSON.
-    """
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is not a number that can be held")
-    return number
-
-
-def nesting(value: Any) -> int:
-    """How many arrays and objects are inside one another."""
-    if isinstance(value, dict):
-        parts: Iterable[Any] = value.values()
-    elif isinstance(value, list):
-        parts = value
-    else:
-        return 0
-    deepest = 0
-    for part in parts:
-        deepest = max(deepest, nesting(part))
-    return deepest + 1
+NO_OBJECT = "must be a JSON object"
 
 
 def read_list_query(resource: Resource) -> dict[str, Any]:
@@ -509,32 +870,53 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
     Raises InvalidError with a problem for each name that is wrong or not known.
     """
     values: dict[str, Any] = {}
-    problems: list[Problem] = []
+    problems: Problems = {}
     for name in names:
         if name not in parameters:
-            problems.append((name, store.unknown_name(name, parameters)))
+            problems[name] = unknown_name(name, parameters)
             continue
         rule = parameters[name]
         texts = request.args.getlist(name)
-        # A text that `read_text` cannot read stays a text, and `check` refuses it. The
-        # values of an array are checked one by one, at the place of their parameter.
         if rule["type"] == "array":
-            element_rule = rule["items"]
-            values[name] = [store.read_text(element_rule, text) for text in texts]
-            for value in values[name]:
-                problems.extend(store.check(element_rule, value, name))
+            values[name] = []
+            for text in texts:
+                value = read_text(rule["items"], text)
+                values[name].append(check(rule["items"], value, name, problems))
         else:
-            values[name] = store.read_text(rule, texts[-1])  # the last one counts
-            problems.extend(store.check(rule, values[name], name))
-    store.refuse(problems)
+            value = read_text(rule, texts[-1])  # the last one counts
+            values[name] = check(rule, value, name, problems)
+    raise_for_problems(problems)
     return values
 
 
-def expected_versions() -> ETags | None:
+def read_text(rule: Rule, text: str) -> Any:
+    """The value that a text spells. Queries and settings have only texts.
+
+    A text that spells no value of the rule's type is returned as it is, for `check` to
+    refuse. So is a number with too many digits. The limits are below those of Python,
+    which raises an error for an integer of more than 4,300 digits, and reads a float of
+    more than 308 digits as infinity.
+    """
+    types = types_of(rule)
+    if text == "" and "null" in types:
+        return None
+    is_integer = re.fullmatch("-?[0-9]{1,1000}", text) is not None
+    if is_integer and ("integer" in types or "number" in types):
+        return int(text)
+    if "number" in types and re.fullmatch(r"-?[0-9]{1,300}(\.[0-9]+)?", text):
+        return float(text)
+    if "boolean" in types and text in ("true", "false"):
+        return text == "true"
+    if "format" in rule and re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return f"{text}T00:00Z"  # a date alone stands for its beginning
+    return text
+
+
+def expected_tags() -> ETags | None:
     """The tags in the header If-Match (RFC 9110 §13.1.1), or None without it.
 
-    The store asks whether the version of the row is `in` them. Every version is, if the
-    header is a star.
+    The store asks whether the tag of the row is `in` them. Every tag is, if the header
+    is a star.
     """
     if "If-Match" not in request.headers:
         return None
@@ -555,8 +937,8 @@ def json_response(body: bytes, status: int = 200) -> Response:
 
 
 def json_array(rows: Iterable[Row]) -> bytes:
-    """Rows as a JSON array, each in a line of its own."""
-    elements = b",\n ".join([row.json for row in rows])
+    """Rows as a JSON array."""
+    elements = b",".join([row.json for row in rows])
     return b"".join([b"[", elements, b"]"])
 
 
@@ -564,19 +946,19 @@ def json_object(members: Mapping[str, bytes]) -> bytes:
     """A JSON object of members whose values are JSON already."""
     pairs = []
     for name, value in members.items():
-        pairs.append(json.dumps(name).encode() + b": " + value)
-    return b"{" + b", ".join(pairs) + b"}"
+        pairs.append(to_json(name) + b":" + value)
+    return b"{" + b",".join(pairs) + b"}"
 
 
 def row_response(row: Row, status: int = 200) -> Response:
-    """A response with a row, and its version as its tag."""
+    """A response with a row and its tag."""
     response = json_response(row.json, status)
-    response.set_etag(str(row.version))
+    response.set_etag(row.tag)
     return response
 
 
 def conditional(response: Response) -> Response:
-    """The answer to a read: 304 for a client that has this version already.
+    """The answer to a read: 304 for a client that has this content already.
 
     See RFC 9110 §13.1.2. Werkzeug sends no body with a 304. Its `make_conditional` does
     the same, but looks at If-Match as well, which we ignore on a read.
@@ -595,14 +977,18 @@ def no_content() -> Response:
     return response
 
 
+# Clients refuse an answer whose headers are too long: Node those of 16 KiB in all.
+LINK_LIMIT = 4096  # bytes
+
+
 def page_response(rows: list[Row], page: int, per_page: int) -> Response:
     """A page of rows, with links to the others (RFC 8288)."""
     start = (page - 1) * per_page
     members = {
         "data": json_array(rows[start : start + per_page]),
-        "total": str(len(rows)).encode(),
-        "page": str(page).encode(),
-        "per_page": str(per_page).encode(),
+        "total": to_json(len(rows)),
+        "page": to_json(page),
+        "per_page": to_json(per_page),
     }
     response = json_response(json_object(members))
     last_page = max(1, math.ceil(len(rows) / per_page))
@@ -613,7 +999,9 @@ def page_response(rows: list[Row], page: int, per_page: int) -> Response:
         pages["next"] = page + 1
     pages["last"] = last_page
     links = [f'<{page_url(pages[name])}>; rel="{name}"' for name in pages]
-    response.headers["Link"] = ", ".join(links)
+    link = ", ".join(links)
+    if len(link) <= LINK_LIMIT:
+        response.headers["Link"] = link
     return response
 
 
@@ -626,9 +1014,9 @@ def page_url(page: int) -> str:
 
 STATUSES = {
     InvalidError: 400,
-    store.NotFoundError: 404,
-    store.ConflictError: 409,
-    store.StaleError: 412,
+    NotFoundError: 404,
+    ConflictError: 409,
+    StaleError: 412,
 }
 # Instead of the phrases of the standard, "Not found" and "Request entity too large".
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
@@ -640,7 +1028,7 @@ def error_body(sentence: str, details: Mapping[str, Any] | None = None) -> bytes
     body: dict[str, Any] = {"error": sentence}
     if details:
         body["details"] = details
-    return json.dumps(body).encode()
+    return to_json(body)
 
 
 def error_response(
@@ -664,10 +1052,19 @@ def answer_http_error(error: HTTPException) -> WerkzeugResponse:
     response = error.get_response()  # Flask's own, with an HTML body
     status = response.status_code
     sentence = SENTENCES.get(status, status_phrase(status))
-    details = {"body": JSON_WANTED} if status == 415 else None
+    details = {}
+    if status == 404:
+        details["path"] = f"{request.path} is not a path here; the API is {api_path()}"
+    if status == 415:
+        details["body"] = JSON_WANTED
     response.data = error_body(sentence, details) + b"\n"
     response.content_type = "application/json"
     return response
+
+
+def api_path() -> str:
+    """The path of the API, below the one at which another app may have mounted us."""
+    return request.root_path + str(current_app.config["API"])
 
 
 def status_phrase(status: int) -> str:
@@ -688,31 +1085,35 @@ def status_phrase(status: int) -> str:
 
 mock_views = Blueprint("mock", __name__)
 
-CLOCK_RULE = store.object_rule({"now": store.TIMESTAMP_RULE}, required=["now"])
+CLOCK_RULE = object_rule({"now": TIME_RULE}, required=["now"])
 
 
 @mock_views.get("")
 def show_session() -> ResponseReturnValue:
     """Show the session at a glance: its rows, its clock and its faults."""
+    session = current_session()
     return {
-        "session": current_session().name,
-        "rows": current_session().store.count_rows(),
-        "clock": current_session().clock.reading(),
-        "faults": current_session().faults.remaining(),
+        "session": session.name,
+        "rows": session.store.count_rows(),
+        "clock": session.clock(),
+        "faults": session.list_faults(),
     }
 
 
 @mock_views.get("/state")
 def show_state() -> Response:
     """Read all rows of the session."""
-    state = current_session().store.state()
-    return json_response(json_object({name: json_array(state[name]) for name in state}))
+    arrays = {}
+    for name, rows in current_session().store.state().items():
+        arrays[name] = json_array(rows)
+    return json_response(json_object(arrays))
 
 
 @mock_views.put("/state")
 def replace_state() -> Response:
     """Replace all rows of the session."""
-    current_session().store.replace_state(sent_object())
+    session = current_session()
+    session.store.replace_state(sent_object(), session.now())
     return no_content()
 
 
@@ -726,56 +1127,61 @@ def reset_session() -> Response:
 @mock_views.get("/clock")
 def show_clock() -> ResponseReturnValue:
     """Read the session's clock."""
-    return current_session().clock.reading()
+    return current_session().clock()
 
 
 @mock_views.put("/clock")
 def freeze_clock() -> ResponseReturnValue:
     """Freeze the clock at a moment."""
-    body = sent_object()
-    store.validate(CLOCK_RULE, body)
-    current_session().clock.freeze(body["now"])
-    return {"now": body["now"], "frozen": True}
+    moment = validate(CLOCK_RULE, sent_object())["now"]
+    current_session().freeze_clock(moment)
+    return {"now": moment, "frozen": True}
 
 
 @mock_views.delete("/clock")
 def run_clock() -> Response:
     """Let the clock run."""
-    current_session().clock.run()
+    current_session().run_clock()
     return no_content()
 
 
 @mock_views.get("/faults")
 def list_faults() -> ResponseReturnValue:
-    """List the faults that are left."""
-    return current_session().faults.remaining()
+    """List the faults that are left, or still hold a request."""
+    return current_session().list_faults()
 
 
 @mock_views.post("/faults")
 def add_fault() -> ResponseReturnValue:
     """Make requests to come fail, wait or lose their connection."""
-    fault = store.read_fault(sent_object())
-    current_session().faults.add(fault)
-    return asdict(fault), 201
+    fault = read_fault(sent_object())
+    return current_session().add_fault(fault), 201
 
 
 @mock_views.delete("/faults")
 def clear_faults() -> Response:
-    """Clear the faults, and let go the requests that they hold."""
-    current_session().faults.clear()
+    """Clear all faults, and let go the requests that they hold."""
+    current_session().clear_faults()
+    return no_content()
+
+
+@mock_views.delete("/faults/<id>")
+def clear_fault(id: str) -> Response:
+    """Clear one fault, and let go the requests that it holds."""
+    current_session().clear_fault(id)
     return no_content()
 
 
 @mock_views.get("/requests")
 def list_requests() -> ResponseReturnValue:
     """List the last 500 requests of the session, oldest first."""
-    return current_session().journal.entries()
+    return current_session().list_entries()
 
 
 @mock_views.delete("/requests")
 def forget_requests() -> Response:
     """Forget the requests."""
-    current_session().journal.clear()
+    current_session().forget_entries()
     return no_content()
 
 
@@ -783,19 +1189,25 @@ def forget_requests() -> Response:
 # Description
 #
 # The resource routes and health in OpenAPI 3.1 (https://spec.openapis.org), for tools
-# that make clients, types or tests. Its schemas are the rules that validate.
+# that make clients, types or tests. There, a rule is called a schema, and a method of a
+# path an operation.
 # ----------------------------------------------------------------------
 
 description_views = Blueprint("description", __name__)
 
 HEALTH = {"status": "healthy", "version": VERSION}
-HEALTH_RULE = store.object_rule(
-    {"status": store.STRING_RULE, "version": store.STRING_RULE},
-    required=["status", "version"],
+HEALTH_RULE = object_rule(
+    {"status": STRING_RULE, "version": STRING_RULE}, required=["status", "version"]
 )
-ERROR_RULE = store.object_rule(
-    {"error": store.STRING_RULE, "details": store.ANY_OBJECT_RULE}, required=["error"]
+ERROR_RULE = object_rule(
+    {"error": STRING_RULE, "details": ANY_OBJECT_RULE}, required=["error"]
 )
+
+
+@description_views.get("")
+def show_api() -> ResponseReturnValue:
+    """Tell what is here."""
+    return about()
 
 
 @description_views.get("/health")
@@ -804,28 +1216,85 @@ def show_health() -> ResponseReturnValue:
     return HEALTH
 
 
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """What the description says of a view of the resources.
+
+    In names of schemas, {} stands for the title of the resource: New{} is NewItem.
+    """
+
+    view: Callable[..., Response]
+    methods: tuple[str, ...]
+    path: str = ""  # what follows the path of the resource
+    name: str = "{}"  # in the operation's id, behind the method
+    takes_list_query: bool = False
+    header: str = ""  # one that the request can have
+    body: str = ""  # the schema of what is sent
+    answers: Mapping[int, tuple[str, ...]]  # the schemas of the body, by status
+    errors: tuple[int, ...]
+
+
+OPERATIONS = [
+    Operation(
+        view=list_rows,
+        methods=("get",),
+        name="{}List",
+        takes_list_query=True,
+        header="If-None-Match",
+        answers={200: ("{}List", "{}Page"), 304: ()},
+        errors=(400,),
+    ),
+    Operation(
+        view=create_row,
+        methods=("post",),
+        body="New{}",
+        answers={201: ("{}",)},
+        errors=(400, 409, 413, 415),
+    ),
+    Operation(
+        view=show_row,
+        methods=("get",),
+        path="/{id}",
+        header="If-None-Match",
+        answers={200: ("{}",), 304: ()},
+        errors=(400, 404),
+    ),
+    Operation(
+        view=update_row,
+        methods=("put", "patch"),
+        path="/{id}",
+        header="If-Match",
+        body="{}Change",
+        answers={200: ("{}",)},
+        errors=(400, 404, 409, 412, 413, 415),
+    ),
+    Operation(
+        view=delete_row,
+        methods=("delete",),
+        path="/{id}",
+        header="If-Match",
+        answers={204: ()},
+        errors=(400, 404, 409, 412),
+    ),
+]
+
+
 @description_views.get("/openapi.json")
 def show_description() -> ResponseReturnValue:
     """Describe the API in OpenAPI 3.1."""
-
-    paths = {"/health": {"get": describe_health()}}
+    paths: dict[str, Any] = {"/health": {"get": describe_health()}}
     schemas: dict[str, Any] = {"Health": HEALTH_RULE, "Error": ERROR_RULE}
     for name, resource in RESOURCES.items():
-        paths[f"/{name}"] = {
-            "get": describe_operation(resource, "get", list_rows),
-            "post": describe_operation(resource, "post", create_row),
-        }
-        paths[f"/{name}/{{id}}"] = {
-            "get": describe_operation(resource, "get", show_row),
-            "put": describe_operation(resource, "put", update_row),
-            "patch": describe_operation(resource, "patch", update_row),
-            "delete": describe_operation(resource, "delete", delete_row),
-        }
+        for operation in OPERATIONS:
+            path = paths.setdefault(f"/{name}{operation.path}", {})
+            for method in operation.methods:
+                path[method] = describe_operation(resource, operation, method)
         schemas.update(describe_schemas(resource))
     return {
         "openapi": "3.1.0",
         "info": {"title": "Inventory API", "version": VERSION},
-        "servers": [{"url": current_app.config["SETTINGS"].api}],
+        "servers": [{"url": api_path()}],
+        "security": [],
         "paths": paths,
         "components": {"schemas": schemas},
     }
@@ -837,101 +1306,63 @@ def describe_health() -> dict[str, Any]:
         "operationId": "getHealth",
         "summary": show_health.__doc__,
         "parameters": [
-            describe_parameter("header", "X-Mock-Session", store.SESSION_NAME_RULE)
+            describe_parameter("header", "X-Mock-Session", SESSION_NAME_RULE)
         ],
         "responses": {
-            "200": describe_response(200, "Health"),
-            "400": describe_response(400, "Error"),
+            "200": describe_response(200, ["Health"]),
+            "400": describe_response(400, ["Error"]),
         },
     }
 
 
 def describe_operation(
-    resource: Resource, method: str, view: Callable[..., Response]
+    resource: Resource, operation: Operation, method: str
 ) -> dict[str, Any]:
-    """What a resource's route takes under a method, and which answers to expect."""
+    """What a route of a resource takes under a method, and which answers to expect."""
     title = resource.title
-    operation = {
-        "operationId": f"{method}{title}",
-        "summary": view.__doc__,
-        "parameters": describe_parameters(resource, view),
-        "responses": describe_responses(resource, view),
+    responses = {}
+    for status, schema_names in operation.answers.items():
+        names = [name.format(title) for name in schema_names]
+        responses[str(status)] = describe_response(status, names)
+    for status in operation.errors:
+        responses[str(status)] = describe_response(status, ["Error"])
+    described: dict[str, Any] = {
+        "operationId": method + operation.name.format(title),
+        "summary": operation.view.__doc__,
+        "parameters": describe_parameters(resource, operation),
+        "responses": responses,
     }
-    if view is list_rows:
-        operation["operationId"] = f"{method}{title}List"
-    if view is create_row:
-        operation["requestBody"] = {
-            "required": True,
-            "content": describe_content(f"New{title}"),
-        }
-    if view is update_row:
-        operation["requestBody"] = {
-            "required": True,
-            "content": describe_content(f"{title}Change"),
-        }
-    return operation
+    if operation.body != "":
+        content = describe_content([operation.body.format(title)])
+        described["requestBody"] = {"required": True, "content": content}
+    return described
 
 
 def describe_parameters(
-    resource: Resource, view: Callable[..., Response]
+    resource: Resource, operation: Operation
 ) -> list[dict[str, Any]]:
     """What a route takes beside a body."""
-    parameters = [
-        describe_parameter("header", "X-Mock-Session", store.SESSION_NAME_RULE)
-    ]
-    if view in (show_row, update_row, delete_row):
-        parameters.append(describe_parameter("path", "id", store.STRING_RULE))
-    if view in (list_rows, show_row):
-        parameters.append(
-            describe_parameter("header", "If-None-Match", store.STRING_RULE)
-        )
-    if view in (update_row, delete_row):
-        parameters.append(describe_parameter("header", "If-Match", store.STRING_RULE))
-    if view is list_rows:
+    parameters = [describe_parameter("header", "X-Mock-Session", SESSION_NAME_RULE)]
+    if operation.path != "":
+        parameters.append(describe_parameter("path", "id", STRING_RULE))
+    if operation.header != "":
+        parameters.append(describe_parameter("header", operation.header, STRING_RULE))
+    if operation.takes_list_query:
         for name, rule in resource.parameters.items():
             parameters.append(describe_parameter("query", name, rule))
     return parameters
 
 
-def describe_responses(
-    resource: Resource, view: Callable[..., Response]
-) -> dict[str, Any]:
-    """The answers to expect from a route, by their statuses."""
-    title = resource.title
-    responses = {}
-    if view is list_rows:
-        responses["200"] = describe_response(200, f"{title}List", f"{title}Page")
-    if view is create_row:
-        responses["201"] = describe_response(201, title)
-    if view in (show_row, update_row):
-        responses["200"] = describe_response(200, title)
-    if view is delete_row:
-        responses["204"] = describe_response(204)
-    if view in (list_rows, show_row):
-        responses["304"] = describe_response(304)
-    for status in describe_errors(view):
-        responses[str(status)] = describe_response(status, "Error")
-    return responses
-
-
-def describe_errors(view: Callable[..., Response]) -> list[int]:
-    """The statuses of the errors to expect from a route."""
-    errors = [400]
-    if view in (show_row, update_row, delete_row):
-        errors.append(404)
-    if view in (create_row, update_row, delete_row):
-        errors.append(409)
-    if view in (update_row, delete_row):
-        errors.append(412)
-    if view in (create_row, update_row):
-        errors.extend([413, 415])
-    return errors
-
-
-def describe_parameter(place: str, name: str, rule: Rule) -> dict[str, Any]:
+def describe_parameter(location: str, name: str, rule: Rule) -> dict[str, Any]:
     """A parameter in a path, a header or a query."""
-    described = {"in": place, "name": name, "required": place == "path", "schema": rule}
+    described = {
+        "in": location,
+        "name": name,
+        "required": location == "path",
+        "schema": rule,
+    }
     if rule["type"] == "array":
+        described["schema"] = {**rule, "items": without_null(rule["items"])}
         # The parameter is repeated for each value. That is the default of OpenAPI, but
         # some generators assume another.
         described["style"] = "form"
@@ -939,15 +1370,32 @@ def describe_parameter(place: str, name: str, rule: Rule) -> dict[str, Any]:
     return described
 
 
-def describe_response(status: int, *schema_names: str) -> dict[str, Any]:
-    """A response with a body of one of some schemas, or without a body."""
-    described: dict[str, Any] = {"description": status_phrase(status)}
-    if schema_names:
-        described["content"] = describe_content(*schema_names)
+def without_null(rule: Rule) -> Rule:
+    """A rule for a value in a query, which cannot carry null but in words."""
+    types = types_of(rule)
+    if "null" not in types:
+        return rule
+    types.remove("null")
+    description = rule["description"].removesuffix(" or null")
+    described = {
+        **rule,
+        "type": types[0],
+        "description": f"{description}; empty: null",
+    }
+    if "enum" in rule:
+        described["enum"] = [choice for choice in rule["enum"] if choice is not None]
     return described
 
 
-def describe_content(*schema_names: str) -> dict[str, Any]:
+def describe_response(status: int, schema_names: list[str]) -> dict[str, Any]:
+    """A response with a body of one of some schemas, or without a body."""
+    described: dict[str, Any] = {"description": status_phrase(status)}
+    if schema_names:
+        described["content"] = describe_content(schema_names)
+    return described
+
+
+def describe_content(schema_names: list[str]) -> dict[str, Any]:
     """A JSON body of one of some schemas."""
     schemas = [reference_to(name) for name in schema_names]
     schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
@@ -967,12 +1415,12 @@ def describe_schemas(resource: Resource) -> dict[str, Any]:
     for name in ("total", "page", "per_page"):
         page_properties[name] = {"type": "integer", "minimum": 0}
     return {
-        title: resource.row_schema,
+        title: resource.row_rule,
         f"New{title}": {
-            **resource.create_schema,
+            **resource.create_rule,
             "properties": describe_defaults(resource),
         },
-        f"{title}Change": resource.change_schema,
+        f"{title}Change": resource.change_rule,
         f"{title}List": list_schema,
         f"{title}Page": {
             "type": "object",
@@ -989,7 +1437,7 @@ def describe_defaults(resource: Resource) -> dict[str, Rule]:
     JSON Schema has the word `default` for that. But tools that generate types from a
     description make fields with a default mandatory, and these are optional.
     """
-    properties = dict(resource.create_schema["properties"])
+    properties = dict(resource.create_rule["properties"])
     for name in resource.writable:
         if name in resource.defaults:
             rule = dict(properties[name])
@@ -1007,23 +1455,28 @@ def describe_defaults(resource: Resource) -> dict[str, Rule]:
 # ----------------------------------------------------------------------
 
 
-def home() -> ResponseReturnValue:
+def show_home() -> ResponseReturnValue:
     """Show the page for people, with the session that `?session=` names; or as JSON."""
-    session = request.args.get("session")
+    session = request.args.get("session") or None
     if session is not None:
-        store.validate(store.SESSION_NAME_RULE, session, "session")
-    about = {"name": "Inventory API", "version": VERSION, "routes": list_routes()}
+        validate(SESSION_NAME_RULE, session, "session")
     accepted = request.accept_mimetypes
     if accepted.best_match(["text/html", "application/json"]) == "application/json":
-        return about
+        return about()
+    columns = {name: list(resource.rules) for name, resource in RESOURCES.items()}
     return render_template_string(
         PAGE,
-        api=current_app.config["SETTINGS"].api,
+        api=api_path(),
         session=session,
-        resources=list(RESOURCES),
-        methods=store.METHODS,
-        **about,
+        columns=columns,
+        methods=METHODS,
+        **about(),
     )
+
+
+def about() -> dict[str, Any]:
+    """What this service is, and all its routes."""
+    return {"name": "Inventory API", "version": VERSION, "routes": list_routes()}
 
 
 def list_routes() -> list[dict[str, Any]]:
@@ -1031,107 +1484,114 @@ def list_routes() -> list[dict[str, Any]]:
     routes = []
     for route in current_app.url_map.iter_rules():
         allowed = route.methods or set()
-        methods = [name for name in store.METHODS if name in allowed and name != "HEAD"]
+        methods = [name for name in METHODS if name in allowed and name != "HEAD"]
         docstring = current_app.view_functions[route.endpoint].__doc__ or ""
-        summary = docstring.partition("\n")[0]
-        routes.append({"methods": methods, "path": route.rule, "summary": summary})
+        routes.append(
+            {
+                "methods": methods,
+                "path": request.root_path + route.rule,
+                "summary": docstring.partition("\n")[0],
+            }
+        )
     return routes
 
 
 # ----------------------------------------------------------------------
 # Settings
 #
-# A setting is a field whose rule stands in its metadata, as in a record. `port` is the
-# variable PORT.
+# Each is a variable of the environment, or an argument of `create_app` in lower case.
 # ----------------------------------------------------------------------
 
-VITE_ORIGINS = ",".join([f"http://localhost:{port}" for port in range(5173, 5178)])
+
+class Setting(NamedTuple):
+    """The value of a setting that nobody has set, and the rule for others."""
+
+    default: Any
+    rule: Rule
+
+
+# Vite takes the first port from 5173 on that is free, and 4173 for its preview. Nuxt
+# takes 3000, and so do pages in tests without a browser, under jsdom.
+DEFAULT_PORTS = (5173, 5174, 5175, 5176, 5177, 4173, 3000)
+DEFAULT_ORIGINS = ",".join([f"http://localhost:{port}" for port in DEFAULT_PORTS])
 ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
 SEGMENT_PATTERN = r"[A-Za-z0-9._~-]+"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """What can be set from outside, and its defaults."""
-
-    host: str = field(
-        default="127.0.0.1",
-        metadata=store.make_rule("string", "an address of this machine"),
-    )
-    port: int = field(default=5000, metadata=store.integer_rule(0, 65_535))
-    seed: str = field(
-        default="",
-        metadata=store.make_rule(
+SETTINGS = {
+    # Without a slash: to Werkzeug, unix:// and a path is an address as well.
+    "HOST": Setting(
+        "127.0.0.1",
+        make_rule("string", "an address of this machine", pattern="^[^/]+$"),
+    ),
+    "PORT": Setting(5000, integer_rule(0, 65_535)),
+    "SEED": Setting(
+        "",
+        make_rule(
             "string",
-            "demo, a number of items, or the path of a .json file",
-            pattern=r"^(demo|[0-9]{1,8}|.+\.json)$",
+            "demo, a number of items up to 1000000, or the path of a .json file",
+            pattern=r"^(demo|[0-9]{1,6}|1000000|.+\.json)$",
         ),
-    )
-    delay: int = field(default=0, metadata=store.DELAY_RULE)
-    cors_origins: str = field(
-        default=VITE_ORIGINS,
-        metadata=store.make_rule(
+    ),
+    "DELAY": Setting(0, DELAY_RULE),
+    "CORS_ORIGINS": Setting(
+        DEFAULT_ORIGINS,
+        make_rule(
             "string",
             "* or origins such as http://localhost:5173, separated by commas",
             pattern=rf"^(\*|{ORIGIN_PATTERN}( *, *{ORIGIN_PATTERN})*)$",
         ),
-    )
-    api_prefix: str = field(
-        default="/api",
-        metadata=store.make_rule(
-            "string", "a path such as /api", pattern=f"^(/{SEGMENT_PATTERN})+$"
-        ),
-    )
-    api_version: str = field(
-        default="v1",
-        metadata=store.make_rule(
+    ),
+    "API_PREFIX": Setting(
+        "/api",
+        make_rule("string", "a path such as /api", pattern=f"^(/{SEGMENT_PATTERN})+$"),
+    ),
+    "API_VERSION": Setting(
+        "v1",
+        make_rule(
             "string", "a part of a path such as v1", pattern=f"^{SEGMENT_PATTERN}$"
         ),
-    )
-
-    @property
-    def api(self) -> str:
-        """The path below which everything but the home page is."""
-        return f"{self.api_prefix}/{self.api_version}"
-
-    @property
-    def origins(self) -> list[str]:
-        """The allowed origins, as Flask-CORS takes them.
-
-        It takes a text with brackets for a regular expression, and an IPv6 address has
-        brackets. So each origin is given as an expression that matches it alone.
-        """
-        if self.cors_origins == "*":
-            return ["*"]
-        origins = self.cors_origins.split(",")
-        return [f"^{re.escape(origin.strip())}$" for origin in origins]
+    ),
+}
 
 
-def load_settings(arguments: Mapping[str, object]) -> Settings:
+class SettingError(InvalidError, click.ClickException):
+    """Raised if a setting, or the seed that it names, is wrong.
+
+    The command `flask` is made with click. It ends at a ClickException with what `show`
+    prints, and at any other exception with a traceback.
+    """
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error in one line."""
+        print(f"inventory: {self}", file=file or sys.stderr)
+
+
+def load_settings(arguments: Mapping[str, object]) -> dict[str, Any]:
     """Settings from arguments, else from the environment, else their defaults.
 
     An empty text means the default. An argument hides the variable also if it is empty:
     with `seed=""` there is no seed, even if SEED is set.
-    Raises InvalidError with the name of the setting and the value that came.
+    Raises SettingError with the name of the setting and the value that came.
     """
-    names = [setting.name for setting in fields(Settings)]
-    problems: list[Problem] = []
+    problems: Problems = {}
+    argument_names = [name.lower() for name in SETTINGS]
     for name in arguments:
-        if name not in names:
-            problems.append((name, store.unknown_name(name, names)))
+        if name not in argument_names:
+            problems[name] = unknown_name(name, argument_names)
     values: dict[str, Any] = {}
-    for setting in fields(Settings):
-        variable = setting.name.upper()
-        given = arguments.get(setting.name)
+    for name, setting in SETTINGS.items():
+        given = arguments.get(name.lower())
         if given is None:
-            given = os.environ.get(variable, "")
+            given = os.environ.get(name, "")
+        values[name] = setting.default
         if given != "":
-            value = store.read_text(setting.metadata, str(given))
-            values[setting.name] = value
-            for place, sentence in store.check(setting.metadata, value, variable):
-                problems.append((place, f"{sentence}, not {str(given)!r}"))
-    store.refuse(problems)
-    return Settings(**values)
+            value = read_text(setting.rule, str(given))
+            values[name] = check(setting.rule, value, name, problems)
+            if name in problems:
+                problems[name] += f", not {str(given)!r}"
+    if problems:
+        raise SettingError(list(problems.values())[0], problems)
+    return values
 
 
 # ----------------------------------------------------------------------
@@ -1162,53 +1622,42 @@ DEMO_ORDERS = [  # internal number, status, item ids with their quantities
 SEED_START = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 
 
-def load_seed(seed: str) -> store.Tables:
-    """The tables for a value of the setting `seed`. Raises InvalidError."""
+def load_seed(seed: str) -> Tables:
+    """The tables for a value of the setting SEED. Raises SettingError."""
     if seed == "":
-        return store.make_tables({})
+        return make_tables({})
     if seed == "demo":
-        return store.read_state(demo_state(), store.timestamp(SEED_START))
+        return read_state(demo_state(), timestamp(SEED_START))
     if not seed.endswith(".json"):
-        return store.make_tables({"items": generated_items(int(seed))})
-    return load_file(seed)
-
-
-def load_file(path: str) -> store.Tables:
-    """The tables for a file in the form of a state. Raises InvalidError."""
+        return make_tables({"items": generated_items(int(seed))})
     try:
-        raw = Path(path).read_bytes()
-    except OSError as error:
-        raise bad_seed(path, str(error.strerror)) from None
-    except ValueError as error:  # the path has a character that no path can have
-        raise bad_seed(path, str(error)) from None
-    try:
-        # Some editors begin a file with a byte order mark, which is no part of JSON.
-        state = parse_object(raw.removeprefix(codecs.BOM_UTF8))
-    except ValueError as error:
-        raise bad_seed(path, f"the file {error}") from None
-    try:
-        return store.read_state(state, store.timestamp(datetime.now(UTC)))
+        return load_file(seed)
     except InvalidError as error:
         place, sentence = list(error.problems.items())[0]
-        found = describe_value_at(state, place)
-        raise bad_seed(path, f"{place}{found}: {sentence}") from None
+        problem = f"{place}: {sentence}"
+    except OSError as error:
+        problem = str(error.strerror)
+    except ValueError as error:
+        problem = str(error)
+    sentence = f"SEED {seed}: {problem}"
+    raise SettingError(sentence, {"SEED": sentence})
 
 
-def describe_value_at(value: Any, place: str) -> str:
-    """What is said of the value at a place such as `items[0].name`: " is 5"."""
+def load_file(path: str) -> Tables:
+    """The tables for a file in the form of a state.
+
+    Raises InvalidError if the state is wrong, ValueError if the file is no JSON object
+    or the path has a character that no path can have, and OSError.
+    """
+    # Some editors begin a file with a byte order mark, which is no part of JSON.
+    raw = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        for part in re.findall(r"[^.\[\]]+", place):
-            key = int(part) if isinstance(value, list) else part
-            value = value[key]
-    except (LookupError, TypeError, ValueError):
-        return ""  # there is none, as where a field is missing
-    return f" is {json.dumps(value)[:100]}"
-
-
-def bad_seed(path: str, problem: str) -> InvalidError:
-    """The error for a seed file that cannot be used."""
-    sentence = f"SEED {path}: {problem}"
-    return InvalidError(sentence, {"SEED": sentence})
+        state = parse_json(raw, STATE_NESTING_LIMIT)
+    except ValueError as error:
+        raise ValueError(f"the file {error}") from None
+    if not isinstance(state, dict):
+        raise ValueError(f"the file {NO_OBJECT}")
+    return read_state(state, timestamp(datetime.now(UTC)))
 
 
 def demo_state() -> dict[str, list[dict[str, Any]]]:
@@ -1220,7 +1669,7 @@ def demo_state() -> dict[str, list[dict[str, Any]]]:
             "description": description,
             "status": status,
             "quantity": quantity,
-            "created_at": store.timestamp(SEED_START + timedelta(days=len(items))),
+            "created_at": timestamp(SEED_START + timedelta(days=len(items))),
         }
         items.append(item)
     orders: list[dict[str, Any]] = []
@@ -1232,26 +1681,24 @@ def demo_state() -> dict[str, list[dict[str, Any]]]:
             "internal_number": internal_number,
             "status": status,
             "items": lines,
-            "created_at": store.timestamp(
-                SEED_START + timedelta(days=20 + len(orders))
-            ),
+            "created_at": timestamp(SEED_START + timedelta(days=20 + len(orders))),
         }
         orders.append(order)
     return {"items": items, "orders": orders}
 
 
-def generated_items(size: int) -> Iterator[store.Item]:
+def generated_items(size: int) -> Iterator[Item]:
     """So many items, the same every time, made a minute after one another."""
     colours = ("Red", "Blue", "Green")
     things = ("mug", "lamp", "desk", "vase")
-    statuses = list(store.ItemStatus)
+    statuses = list(ItemStatus)
     for number in range(1, size + 1):
-        yield store.Item(
+        yield Item(
             id=str(number),
             name=f"{colours[number % 3]} {things[number % 4]} {number}",
             status=statuses[number // 2 % 3],
             quantity=number * 37 % 251,
-            created_at=store.timestamp(SEED_START + timedelta(minutes=number)),
+            created_at=timestamp(SEED_START + timedelta(minutes=number)),
         )
 
 
@@ -1259,25 +1706,36 @@ def generated_items(size: int) -> Iterator[store.Item]:
 # Running
 # ----------------------------------------------------------------------
 
-# How many connections may wait to be accepted. Werkzeug's own number is 128.
+# How many connections may wait to be accepted. Werkzeug's own number is 128, and a
+# suite with eight workers can open more at the same moment.
 BACKLOG = 1024
 
 
 class RequestHandler(WSGIRequestHandler):
-    """How the server logs a request, and answers what is not HTTP: in JSON.
+    """How the server reads and logs a request, and answers what is not HTTP: in JSON.
 
     The two attributes that begin with `error_` belong to Python's http.server, which
     uses them for requests that it cannot read and so does not give to Flask.
     """
 
+    timeout = 60  # seconds; a client that is silent for longer is let go
     error_content_type = "application/json"
     error_message_format = '{"error": "%(explain)s"}\n'
     controls = ""  # the path of the mock controls, set by `main`
 
+    def make_environ(self) -> dict[str, Any]:
+        """What Flask is told of the request.
+
+        A client may have sent characters such as é as they are, where a browser sends
+        %C3%A9. Python's http.server has read their bytes as latin-1.
+        """
+        self.path = quote(self.path, safe=string.printable, encoding="latin-1")
+        return super().make_environ()
+
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Log a request in one line, but not a read of the mock controls.
 
-        The home page makes one each second.
+        The home page makes one or two each second.
         """
         read_of_controls = rf"GET {re.escape(self.controls)}[/? ]"
         if not re.match(read_of_controls, self.requestline):
@@ -1295,9 +1753,10 @@ def say(line: str) -> None:
 def stop(signal_number: int, frame: FrameType | None) -> None:
     """End the process at once, with status 0.
 
-    At SIGINT, Python would raise an exception in the main thread. If that is starting a
-    thread for a request, the exception ends in a traceback on stderr. No data has to be
-    saved, so nothing is lost by ending at once.
+    A signal is how the system asks a program to end: SIGINT when somebody types Ctrl-C,
+    SIGTERM when another program wants it. At SIGINT, Python would raise an exception in
+    the main thread. If that is starting a thread for a request, the exception ends in a
+    traceback on stderr. No data has to be saved, so nothing is lost by ending at once.
     """
     os._exit(0)
 
@@ -1308,37 +1767,37 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     try:
         app = create_app()
-    except StoreError as error:
-        sys.exit(f"inventory: {error}")
-    settings = app.config["SETTINGS"]
-    RequestHandler.controls = f"{settings.api}/mock"
-    server = make_listening_server(app, settings)
+    except SettingError as error:
+        error.show()
+        sys.exit(1)
+    api = app.config["API"]
+    RequestHandler.controls = f"{api}/mock"
+    server = make_listening_server(app, app.config["HOST"], app.config["PORT"])
     host = str(server.server_address[0])
     if ":" in host:
         host = f"[{host}]"  # an IPv6 address in a URL
-    say(f"Inventory API listening on http://{host}:{server.port}{settings.api}")
+    say(f"Inventory API listening on http://{host}:{server.port}{api}")
     server.serve_forever()
 
 
-def make_listening_server(app: Flask, settings: Settings) -> BaseWSGIServer:
-    """Werkzeug's server, listening. Ends the process if that is not possible."""
+def make_listening_server(app: Flask, host: str, port: int) -> BaseWSGIServer:
+    """Werkzeug's server, listening. Ends the process if that is not possible.
+
+    For a port that is taken, the server prints what to do, and exits. Other addresses
+    that cannot be, it tells in few words or by one of these exceptions.
+    """
+    printed = io.StringIO()
     try:
-        socket.getaddrinfo(settings.host, settings.port)
-    except OSError:
-        sentence = f"HOST must be an address of this machine, not {settings.host!r}"
-        sys.exit(f"inventory: {sentence}")
-    try:
-        server = make_server(
-            settings.host,
-            settings.port,
-            app,
-            threaded=True,
-            request_handler=RequestHandler,
+        with redirect_stderr(printed):
+            server = make_server(
+                host, port, app, threaded=True, request_handler=RequestHandler
+            )
+    except (SystemExit, OSError, ValueError, TypeError) as error:
+        reason = printed.getvalue().strip() or str(error)
+        address = f"HOST {host!r} with PORT {port}"
+        sys.exit(
+            f"inventory: {address} must be a free address of this machine: {reason}"
         )
-    except SystemExit:
-        # Werkzeug has printed the reason, and we add the settings that have led to it.
-        address = f"HOST {settings.host} and PORT {settings.port}"
-        sys.exit(f"inventory: {address} must be free, and an address of this machine")
     server.socket.listen(BACKLOG)  # it listens already; this only changes the number
     return server
 
@@ -1435,7 +1894,7 @@ PAGE = r"""<!doctype html>
   <h1>{{ name }}</h1>
   <p>A mock backend for building user interfaces. Its data is in memory, below
     <code>{{ api }}</code>.</p>
-  <p>{% for resource in resources %}
+  <p>{% for resource in columns %}
     <span class="count" id="count-{{ resource }}">…</span> {{ resource }}
     {% endfor %}
     <span class="soft">in {% if session %}the session <strong>{{ session }}</strong>
@@ -1479,10 +1938,10 @@ PAGE = r"""<!doctype html>
           </select>
           <p class="problem" id="method-problem"></p></div>
         <div><label for="path">Path</label>
-          <input id="path" name="path" list="paths" value="/{{ resources[-1] }}"
+          <input id="path" name="path" list="paths" value="/{{ "orders" }}"
             aria-describedby="path-problem">
           <datalist id="paths">
-            {% for resource in resources %}
+            {% for resource in columns %}
             <option value="/{{ resource }}"><option value="/{{ resource }}/*">
             {% endfor %}
             <option value="*">
@@ -1580,7 +2039,7 @@ PAGE = r"""<!doctype html>
 <script>
 const api = {{ api | tojson }}
 const session = {{ session | tojson }}
-const resources = {{ resources | tojson }}
+const resources = {{ columns | list | tojson }}
 const byId = id => document.getElementById(id)
 
 // Ask the service; throw the body of an error, which has a sentence and details.

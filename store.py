@@ -1,24 +1,32 @@
 """The data: records, the rules that they obey, and a store that threads can share.
 
-Read this module from top to bottom: each section uses only what stands above it.
-Nothing in it answers a request. The views in inventory.py call a store, and the store
-gives them rows or raises one of the errors with which this module begins.
+Read this module first, from top to bottom: a section uses what stands above it, and the
+last one puts the parts together. Who asks for data, and why, is told in inventory.py.
+
+    record     the values of one item or one order. It never changes
+    row        a record as it is stored: the record, and its text in JSON
+    resource   a kind of records with a name, such as `items`
+    rule       what a value must be, in words of JSON Schema
+    place      where in the data something is, such as `name` or `items[0].item_id`
+    state      all rows of all resources at one moment
+    thread     one of several runs through the program at the same time. The service has
+               one for each request that is under way, and all of them use the same data
+    lock       what only one thread can have at a time. Others that want it wait until
+               it is given back, which happens at the end of the block `with lock:`
 """
 
+import hashlib
 import json
 import re
-import time
-from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from fnmatch import fnmatchcase
-from itertools import count, islice
-from operator import attrgetter, ge, gt, le, lt, ne
-from threading import Event, Lock
+from itertools import islice
+from operator import attrgetter, ge, le
+from threading import Lock
 from types import NoneType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 # ----------------------------------------------------------------------
 # Errors
@@ -27,13 +35,11 @@ from typing import Any, ClassVar, NamedTuple
 # that nobody has to take its text apart.
 # ----------------------------------------------------------------------
 
+Problems = dict[str, str]  # sentences that say what is wrong, by place
+
 
 class StoreError(Exception):
-    """A refusal, told in one sentence.
-
-    `problems` maps places to sentences. A place says where in the data something is
-    wrong, such as `name` or `items[0].item_id`.
-    """
+    """A refusal, told in one sentence, with the problems that led to it."""
 
     def __init__(
         self, sentence: str, problems: Mapping[str, str] | None = None
@@ -47,30 +53,60 @@ class InvalidError(StoreError):
 
 
 class NotFoundError(StoreError):
-    """Raised if there is no row with the given id."""
+    """Raised if there is nothing with the given id."""
 
 
 class StaleError(StoreError):
-    """Raised if a row has changed since the version that the caller knows."""
+    """Raised if a row is no longer as the caller knows it."""
 
 
 class ConflictError(StoreError):
     """Raised if a change is valid by itself and collides with another row."""
 
 
-Problem = tuple[str, str]  # a place, and a sentence that says what is wrong there
-
+# A client that sends a million wrong rows is not helped by a million sentences.
 MAX_PROBLEMS = 100
 
 
-def refuse(problems: Iterable[Problem]) -> None:
+def raise_for_problems(problems: Problems) -> None:
     """Raise InvalidError if there are problems, with the sentence of the first one."""
-    first_problems: dict[str, str] = {}
-    for place, sentence in islice(problems, MAX_PROBLEMS):
-        first_problems.setdefault(place, sentence)
-    if first_problems:
+    if problems:
+        first_problems = dict(islice(problems.items(), MAX_PROBLEMS))
         sentences = list(first_problems.values())
         raise InvalidError(sentences[0], first_problems)
+
+
+# ----------------------------------------------------------------------
+# Times
+#
+# All times are texts of one form, in UTC, so that comparing two texts compares the
+# moments. Clients may send other forms; `read_time` makes this form of them.
+# ----------------------------------------------------------------------
+
+# Roughly a date, a time of day, and a zone. `fromisoformat` looks at it more closely,
+# but would overlook a wrong character before the zone, or at the end.
+TIME_WITH_ZONE = r"[0-9W-]+[T ][0-9:.,]*[0-9](Z|[+-][0-9:.]+)"
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a UTC moment as JavaScript's `Date.toISOString()` does, in milliseconds."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_time(text: str) -> str:
+    """The moment that a text tells, in the form of `timestamp`. Raises ValueError.
+
+    The text names its zone. It may have any form of RFC 3339, such as
+    2026-01-05T10:30:00+01:00, and those that `datetime.fromisoformat` knows besides,
+    such as one without seconds.
+    """
+    text = text.upper()
+    if not re.fullmatch(TIME_WITH_ZONE, text):
+        raise ValueError("not a time with its zone")
+    try:
+        return timestamp(datetime.fromisoformat(text).astimezone(UTC))
+    except OverflowError:
+        raise ValueError("in UTC, its year is not one of 1 to 9999") from None
 
 
 # ----------------------------------------------------------------------
@@ -108,30 +144,9 @@ def has_type(rule: Rule, value: Any) -> bool:
     return any(type(value) in TYPES[name] for name in types_of(rule))
 
 
-def is_timestamp(text: str) -> bool:
-    """Whether a text is a UTC moment in the form that `timestamp` writes."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return False
-    return moment.tzinfo == UTC and timestamp(moment) == text
-
-
-def timestamp(moment: datetime) -> str:
-    """Write a UTC moment as JavaScript's `Date.toISOString()` does, in milliseconds."""
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def is_email(text: str) -> bool:
-    """Whether a text looks like an email address: something, an @, and a domain."""
-    return re.fullmatch(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)*", text) is not None
-
-
-# No field of items or orders is an email address. It is there for other resources.
-FORMATS: dict[str, Callable[[str], bool]] = {
-    "date-time": is_timestamp,
-    "email": is_email,
-}
+# What `format` can say of a string. Each function returns the string in the form in
+# which it is kept, and raises ValueError if it has not the format.
+FORMATS: dict[str, Callable[[str], str]] = {"date-time": read_time}
 
 
 def is_one_of(value: Any, allowed: Container[Any]) -> bool:
@@ -153,7 +168,11 @@ def matches(value: str, pattern: str) -> bool:
 
 
 def has_format(value: str, name: str) -> bool:
-    return FORMATS[name](value)
+    try:
+        FORMATS[name](value)
+    except ValueError:
+        return False
+    return True
 
 
 # The words that limit a single value, each with its test. It is called with the value
@@ -181,10 +200,6 @@ def require_known_words(rule: Rule) -> None:
         require_known(name, TYPES)
     if "format" in rule:
         require_known(rule["format"], FORMATS)
-    for property_rule in rule.get("properties", {}).values():
-        require_known_words(property_rule)
-    if "items" in rule:
-        require_known_words(rule["items"])
 
 
 def require_known(name: str, known: Collection[str]) -> None:
@@ -271,43 +286,50 @@ STRING_RULE = make_rule("string", "a string")
 INTEGER_RULE = make_rule("integer", "an integer")
 NUMBER_RULE = make_rule("number", "a number")
 BOOLEAN_RULE = make_rule("boolean", "true or false")
-ANY_OBJECT_RULE = make_rule("object", "an object")
-TIMESTAMP_RULE = make_rule(
-    "string", "a UTC time such as 2026-01-01T09:30:00.000Z", format="date-time"
-)
-SESSION_NAME_RULE = make_rule(
+ANY_OBJECT_RULE = make_rule("object", "an object", additionalProperties=True)
+TIME_RULE = make_rule(
     "string",
-    "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -",
-    pattern=r"^[A-Za-z0-9._-]{1,64}$",
+    "a time with its zone, such as 2026-01-01T09:30:00.000Z",
+    format="date-time",
 )
 # Clients shorten the path /items/.. to / before they send it, so a row with the id ..
 # could not be reached. The part (?!...) of the pattern refuses an id that is just one
 # dot, or two.
 ROW_ID_RULE = make_rule(
     "string",
-    f"{SESSION_NAME_RULE['description']}, but not . or ..",
+    "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -, but not . or ..",
     pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$",
 )
 
 
-def check(rule: Rule, value: Any, place: str = "") -> Iterator[Problem]:
-    """Yield the problems of a JSON value, in the order of the rule.
+def validate(rule: Rule, value: Any, place: str = "") -> Any:
+    """The value of a JSON text in the form in which it is kept. Raises InvalidError."""
+    problems: Problems = {}
+    kept = check(rule, value, place, problems)
+    raise_for_problems(problems)
+    return kept
 
-    `place` is where the value stands in the data of which it is a part. As data can be
-    nested, so are the calls; `yield from` hands on what the inner call yields.
+
+def check(rule: Rule, value: Any, place: str, problems: Problems) -> Any:
+    """Add what is wrong with a JSON value to `problems`, in the order of the rule.
+
+    Returns the value in the form in which it is kept. `place` is where the value stands
+    in the data of which it is a part; it is empty for the whole.
     """
     if not obeys(rule, value):
-        yield place, f"{label(place)} must be {rule['description']}"
-    elif isinstance(value, dict):
-        yield from check_properties(rule, value, place)
-    elif isinstance(value, list) and "items" in rule:
+        problems[place] = f"{label(place)} must be {rule['description']}"
+        return value
+    if isinstance(value, dict):
+        return check_properties(rule, value, place, problems)
+    if isinstance(value, list) and "items" in rule:
+        elements = []
         for index, element in enumerate(value):
-            yield from check(rule["items"], element, f"{place}[{index}]")
-
-
-def validate(rule: Rule, value: Any, place: str = "") -> None:
-    """Raise InvalidError if a JSON value breaks a rule."""
-    refuse(check(rule, value, place))
+            element_place = f"{place}[{index}]"
+            elements.append(check(rule["items"], element, element_place, problems))
+        return elements
+    if isinstance(value, str) and "format" in rule:
+        return FORMATS[rule["format"]](value)
+    return value
 
 
 def obeys(rule: Rule, value: Any) -> bool:
@@ -323,21 +345,23 @@ def obeys(rule: Rule, value: Any) -> bool:
 
 
 def check_properties(
-    rule: Rule, value: dict[str, Any], place: str
-) -> Iterator[Problem]:
-    """Yield the problems inside an object."""
+    rule: Rule, value: dict[str, Any], place: str, problems: Problems
+) -> dict[str, Any]:
+    """Check what is inside an object, and return a copy of it as it is kept."""
     prefix = f"{place}." if place else ""
     properties = rule.get("properties", {})
+    kept = dict(value)
     for name, property_rule in properties.items():
         if name in value:
-            yield from check(property_rule, value[name], prefix + name)
+            kept[name] = check(property_rule, value[name], prefix + name, problems)
         elif name in rule.get("required", ()):
-            yield prefix + name, f"{label(name)} is required"
-    if rule.get("additionalProperties", True):
-        return  # JSON Schema allows other names unless a rule says that it does not
-    for name in value:
-        if name not in properties:
-            yield prefix + name, unknown_name(name, properties)
+            problems[prefix + name] = f"{label(name)} is required"
+    # JSON Schema allows other names unless a rule says that it does not.
+    if not rule.get("additionalProperties", True):
+        for name in value:
+            if name not in properties and len(problems) < MAX_PROBLEMS:
+                problems[prefix + name] = unknown_name(name, properties)
+    return kept
 
 
 def unknown_name(name: str, allowed: Iterable[str]) -> str:
@@ -357,34 +381,16 @@ def label(place: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def read_text(rule: Rule, text: str) -> Any:
-    """Read the value that a text spells. Query strings and settings have only texts.
-
-    A text that spells no value of the rule's type is returned as it is, for `check` to
-    refuse. So is a number with too many digits. The limits are below those of Python,
-    which raises an error for an integer of more than 4,300 digits, and reads a float of
-    more than 308 digits as infinity.
-    """
-    types = types_of(rule)
-    if text == "" and "null" in types:
-        return None
-    is_integer = re.fullmatch("-?[0-9]{1,1000}", text) is not None
-    if is_integer and ("integer" in types or "number" in types):
-        return int(text)
-    if "number" in types and re.fullmatch(r"-?[0-9]{1,300}(\.[0-9]+)?", text):
-        return float(text)
-    if "boolean" in types and text in ("true", "false"):
-        return text == "true"
-    return text
-
-
 # ----------------------------------------------------------------------
 # Records
 #
-# A record is a frozen dataclass: it never changes, so any thread may keep one and read
-# it whenever it likes. A change makes a new record. The rule of a field stands in the
-# field's metadata, a place that dataclasses offer and do not use themselves. A client
-# must send the fields that have no default and are not read-only.
+# A record is a frozen dataclass: Python refuses to change its attributes once it is
+# made. A change makes another record. So any thread may keep a record and read it
+# whenever it likes. With `kw_only` its values are given by name and not by position.
+#
+# `field(metadata=...)` keeps something beside a field that dataclasses do not use
+# themselves; here it is the rule of the field. A client must send the fields that have
+# no default and are not read-only.
 # ----------------------------------------------------------------------
 
 # The store gives these fields their values. What a client sends for them is ignored,
@@ -392,40 +398,23 @@ def read_text(rule: Rule, text: str) -> Any:
 READ_ONLY = {"readOnly": True}
 
 
-class Reference(NamedTuple):
-    """The row that a record names: the name of its resource, and its id."""
-
-    resource: str
-    id: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """What every record has. The times are UTC; `updated_at` is None until a change."""
+    """What every record has. `updated_at` is None until the first change."""
 
-    # The names of fields in which no two records of a resource may have the same value.
+    # A ClassVar belongs to the class and is no field. Subclasses put their own in its
+    # place. These are the fields in which no two records may have the same value.
     unique_fields: ClassVar[tuple[str, ...]] = ()
-    # Functions that turn a JSON value into that of the field, by the field's name: a
-    # string into an enum, or an array into a tuple.
-    converters: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    # Where a record has the id of another row, and of which resource: {"owner_id":
+    # "people"}, or for each object in an array {"items[].item_id": "items"}. The rows
+    # that it names must exist as long as it does.
+    references: ClassVar[Mapping[str, str]] = {}
 
     id: str = field(metadata={**ROW_ID_RULE, **READ_ONLY})
-    created_at: str = field(metadata={**TIMESTAMP_RULE, **READ_ONLY})
+    created_at: str = field(metadata={**TIME_RULE, **READ_ONLY})
     updated_at: str | None = field(
-        default=None, metadata={**nullable(TIMESTAMP_RULE), **READ_ONLY}
+        default=None, metadata={**nullable(TIME_RULE), **READ_ONLY}
     )
-
-    def unique_values(self) -> list[tuple[str, Any]]:
-        """The names and the values of the unique fields that are not None."""
-        values = [(name, getattr(self, name)) for name in self.unique_fields]
-        return [(name, value) for name, value in values if value is not None]
-
-    def references(self) -> dict[str, Reference]:
-        """The rows that this record names, as `{"items[0].item_id": Reference(...)}`.
-
-        They must exist as long as this record does.
-        """
-        return {}
 
 
 class ItemStatus(StrEnum):
@@ -440,8 +429,6 @@ class ItemStatus(StrEnum):
 class Item(Record):
     """Something in stock."""
 
-    converters = {"status": ItemStatus}
-
     name: str = field(metadata=name_rule(255))
     description: str = field(default="", metadata=text_rule(10_000))
     status: ItemStatus = field(
@@ -455,6 +442,7 @@ ORDER_LINE = make_rule(
     "object",
     "an object",
     properties={"item_id": STRING_RULE, "quantity": integer_rule(minimum=1)},
+    additionalProperties=True,
 )
 
 
@@ -463,153 +451,59 @@ class Order(Record):
     """What somebody has ordered, line by line."""
 
     unique_fields = ("internal_number",)
-    converters = {"items": tuple}
+    references = {"items[].item_id": "items"}
 
     internal_number: str = field(metadata=name_rule(50))
     status: str = field(default="pending", metadata=name_rule(50))
-    # The objects in it could be changed. Nobody does, as a record never changes.
-    items: tuple[dict[str, Any], ...] = field(
-        default=(), metadata=array_rule(ORDER_LINE, max_items=1000)
+    # Python would allow to change the list in a frozen record. Nothing here does so: a
+    # change of an order brings a new list.
+    items: list[dict[str, Any]] = field(
+        default_factory=list, metadata=array_rule(ORDER_LINE, max_items=1000)
     )
 
-    def references(self) -> dict[str, Reference]:
-        """The items that the lines name."""
-        named_items = {}
-        for index, line in enumerate(self.items):
-            if "item_id" in line:
-                named_items[f"items[{index}].item_id"] = Reference(
-                    "items", line["item_id"]
-                )
-        return named_items
 
+def named_ids(record: Record, path: str) -> list[str | None]:
+    """The ids that a record has at a path such as `owner_id` or `items[].item_id`.
 
-# ----------------------------------------------------------------------
-# Filters
-#
-# `quantity_gte=5` filters a list by the field `quantity` and the operator `_gte`: a row
-# stays in the list if its quantity is at least 5, which is called the wanted value. The
-# table OPERATORS says how each operator compares, and which values can be wanted.
-# ----------------------------------------------------------------------
-
-
-class Operator(NamedTuple):
-    """How a filter compares the value that a row has with a wanted one."""
-
-    # Whether a row stays in the list. Called with the row's value and the wanted one.
-    holds: Callable[[Any, Any], bool]
-    # Makes the rule for a wanted value from the rule of the field. The two differ: a
-    # quantity begins at 0, and `quantity_gt=-1` makes sense. None if such a field does
-    # not have this operator, as there is no `quantity_like`.
-    make_wanted_rule: Callable[[Rule], Rule | None]
-    # Whether it compares by size. Null has none, so rows with null are left out.
-    ordered: bool = False
-    # A parameter can be given several times. True: `holds` is called with a list of all
-    # wanted values, as `status=a&status=b` finds rows with a or b. False: it is called
-    # with each of them, and must be true every time.
-    takes_list: bool = False
-
-
-def ordering_rule(rule: Rule) -> Rule | None:
-    """A wanted value like those of the field, if these can be put in an order."""
-    if "enum" in rule and "string" in types_of(rule):
-        return choice_rule(name for name in rule["enum"] if name is not None)
-    for wanted_rule in (STRING_RULE, INTEGER_RULE, NUMBER_RULE):
-        if wanted_rule["type"] in types_of(rule):
-            return wanted_rule
-    return None
-
-
-def equality_rule(rule: Rule) -> Rule | None:
-    """A wanted value like those of the field. It can be null where the field can."""
-    wanted_rule = ordering_rule(rule)
-    if "boolean" in types_of(rule):
-        wanted_rule = BOOLEAN_RULE  # which has no order, but can be equal
-    if wanted_rule is not None and "null" in types_of(rule):
-        wanted_rule = nullable(wanted_rule)
-    return wanted_rule
-
-
-def search_rule(rule: Rule) -> Rule | None:
-    """A text to look for, if the field holds strings."""
-    if "string" in types_of(rule):
-        return STRING_RULE
-    return None
-
-
-def contains_text(value: str | None, text: str) -> bool:
-    """Whether a text is part of a value, ignoring case."""
-    return value is not None and text.casefold() in value.casefold()
-
-
-OPERATORS = {
-    "": Operator(is_one_of, equality_rule, takes_list=True),
-    "_ne": Operator(ne, equality_rule),
-    "_gt": Operator(gt, ordering_rule, ordered=True),
-    "_gte": Operator(ge, ordering_rule, ordered=True),
-    "_lt": Operator(lt, ordering_rule, ordered=True),
-    "_lte": Operator(le, ordering_rule, ordered=True),
-    "_like": Operator(contains_text, search_rule),
-}
-
-
-class Filter(NamedTuple):
-    """A field, an operator on it, and the rule for one wanted value."""
-
-    field: str
-    operator: Operator
-    wanted_rule: Rule
-
-
-def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
-    """All filters on fields with these rules, by the name of the query parameter.
-
-    Raises ValueError for a field with the name of a filter, as `size_gt` beside `size`.
+    That is one id, or one for each object of the array. None stands where no row is
+    named.
     """
-    filters = {}
-    for name, rule in rules.items():
-        for suffix, operator in OPERATORS.items():
-            wanted_rule = operator.make_wanted_rule(rule)
-            if wanted_rule is not None:
-                if name + suffix in filters:
-                    raise ValueError(f"{name + suffix} is a field and a filter")
-                filters[name + suffix] = Filter(name, operator, wanted_rule)
-    return filters
+    array_name, _, name = path.rpartition("[].")
+    if array_name == "":
+        return [getattr(record, name)]
+    return [element.get(name) for element in getattr(record, array_name)]
 
 
-def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
-    """The rules of a list's query parameters.
+def check_named_rows(
+    record: Record,
+    path: str,
+    target: str,
+    ids: Container[str],
+    prefix: str,
+    problems: Problems,
+) -> None:
+    """Check that the ids at a path of a record are among those of the target resource.
 
-    One that may be given several times is an array. Of the others the last one counts.
-    Raises ValueError for a field called sort, page, per_page or q.
+    `prefix` is where the record stands in a whole state, such as `orders[0].`.
     """
-    names: list[str] = []
-    for each_filter in filters.values():
-        if each_filter.field not in names:
-            names.append(each_filter.field)
-    sort_item = f"-?({'|'.join(names)})"
-    parameters = {
-        "sort": make_rule(
-            "string",
-            f"a comma-separated list of {', '.join(names)}; - before one descends",
-            pattern=f"^{sort_item}(,{sort_item})*$",
-        ),
-        "page": make_rule("integer", "an integer of at least 1", minimum=1),
-        "per_page": integer_rule(1, 1000),
-        "q": array_rule(STRING_RULE),
-    }
-    for name, each_filter in filters.items():
-        if name in parameters:
-            raise ValueError(f"a field must not be called {name}, as lists use it")
-        parameters[name] = array_rule(each_filter.wanted_rule)
-    return parameters
+    for index, id in enumerate(named_ids(record, path)):
+        if id is not None and id not in ids:
+            place = prefix + path.replace("[]", f"[{index}]")
+            problems[place] = f"{label(place)} must be the id of one of the {target}"
+
+
+def taken_sentence(name: str, value: Any) -> str:
+    """What is said of a value in a unique field that another row has."""
+    return f"{label(name)} {value} is taken"
 
 
 # ----------------------------------------------------------------------
 # Resources
 #
-# A resource is a named collection of records of one class. All that the service must
-# know about it follows from the fields of that class: register another class at the end
-# of this section, and the service has its routes, lists, checks and description.
+# A resource is a kind of records with a name. All that the service must know about it
+# follows from the fields of its record class. The last section registers items and
+# orders, and whoever adds another class there has its routes, lists, checks and
+# description.
 # ----------------------------------------------------------------------
 
 # A rule without a type and limits, which any value obeys.
@@ -630,16 +524,9 @@ class Resource:
         self.title = record_class.__name__
         self.rules: dict[str, Rule] = {}  # by field, in the order that a row shows
         self.defaults: dict[str, Any] = {}
+        self.enums: dict[str, type[StrEnum]] = {}
         for record_field in ordered_fields(record_class):
-            rule: Rule = dict(record_field.metadata)
-            if "type" not in rule or "description" not in rule:
-                raise ValueError(f"{record_field.name} has no rule in its metadata")
-            self.rules[record_field.name] = rule
-            # MISSING stands for no default, as None can be one.
-            if record_field.default is not MISSING:
-                self.defaults[record_field.name] = record_field.default
-            if record_field.default_factory is not MISSING:
-                self.defaults[record_field.name] = record_field.default_factory()
+            self._add_field(record_field)
         self.writable: list[str] = []
         self.searchable: list[str] = []
         for field_name, rule in self.rules.items():
@@ -647,17 +534,36 @@ class Resource:
                 self.writable.append(field_name)
                 if "string" in types_of(rule):
                     self.searchable.append(field_name)
+        self._make_rules()
+        # How its lists are filtered, which is told in the section Lists.
         self.filters = make_filters(self.rules)
         self.parameters = make_parameters(self.filters)
-        self._make_schemas()
 
-    def _make_schemas(self) -> None:
+    def _add_field(self, record_field: Field[Any]) -> None:
+        """Note the rule of a field, its default, and the enum that it holds, if any."""
+        name = record_field.name
+        rule: Rule = dict(record_field.metadata)
+        if "type" not in rule or "description" not in rule:
+            raise ValueError(f"{name} has no rule in its metadata")
+        require_known_words(rule)
+        self.rules[name] = rule
+        # Dataclasses say by MISSING that there is no default; None can be a default.
+        if record_field.default is not MISSING:
+            self.defaults[name] = record_field.default
+        if record_field.default_factory is not MISSING:
+            self.defaults[name] = record_field.default_factory()
+        # The field may hold an enum, or `Colour | None`, whose arguments are the two.
+        for candidate in (record_field.type, *get_args(record_field.type)):
+            if isinstance(candidate, type) and issubclass(candidate, StrEnum):
+                self.enums[name] = candidate
+
+    def _make_rules(self) -> None:
         """Make four rules for a whole row, each for another use.
 
-        row_schema      what the service answers: it has every field
-        create_schema   what a client sends for a new row
-        change_schema   what a client sends for a change, which requires nothing
-        state_schema    a row of a whole state
+        row_rule      what the service answers: it has every field
+        create_rule   what a client sends for a new row
+        change_rule   what a client sends for a change, which requires nothing
+        state_rule    a row of a whole state
 
         What a client sends for read-only fields is ignored. In a state, id and times
         count. An id or a time of creation that is missing or null is filled in.
@@ -672,26 +578,29 @@ class Resource:
                 sent[name] = IGNORED_RULE
                 in_state[name] = nullable(rule)
         required = [name for name in self.writable if name not in self.defaults]
-        self.row_schema = object_rule(self.rules, required=list(self.rules))
-        self.create_schema = object_rule(sent, required)
-        self.change_schema = object_rule(sent)
-        self.state_schema = object_rule(in_state, required)
+        self.row_rule = object_rule(self.rules, required=list(self.rules))
+        self.create_rule = object_rule(sent, required)
+        self.change_rule = object_rule(sent)
+        self.state_rule = object_rule(in_state, required)
 
     def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """The writable fields of a checked body, as the record class holds them."""
-        converters = self.record_class.converters
         values = {}
         for name in self.writable:
             if name in body:
                 values[name] = body[name]
-                if name in converters and body[name] is not None:
-                    values[name] = converters[name](body[name])
+                if name in self.enums and body[name] is not None:
+                    values[name] = self.enums[name](body[name])
         return values
 
     def to_json(self, record: Record) -> bytes:
         """A record as JSON, with its fields in the order of `rules`."""
-        values = {name: getattr(record, name) for name in self.rules}
-        return json.dumps(values).encode()
+        return to_json({name: getattr(record, name) for name in self.rules})
+
+
+def to_json(value: Any) -> bytes:
+    """A value as JSON, without blanks."""
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
 def ordered_fields(record_class: type[Record]) -> list[Field[Any]]:
@@ -706,105 +615,49 @@ def ordered_fields(record_class: type[Record]) -> list[Field[Any]]:
     return others + times
 
 
-RESOURCES: dict[str, Resource] = {}
+RESOURCES: dict[str, Resource] = {}  # by name
 
-
-def register(name: str, record_class: type[Record]) -> None:
-    """Make the service offer the records of a class under a name."""
-    RESOURCES[name] = Resource(name, record_class)
-
-
-register("items", Item)
-register("orders", Order)
 
 # ----------------------------------------------------------------------
 # Rows and tables
 #
-# A row is a record as it is stored, a table has the rows of one resource. Rows do not
-# change: a table puts a new row in the place of the old one. So a row that was read
-# under the store's lock can be used after it without a copy.
-#
-# Each row and each table has a version, a number that stands for its content. Clients
-# get it as a tag, and may keep it while we restart. So no other content may ever have
-# the same number, not even after a restart: versions count up from the time of the
-# start in microseconds. A process makes fewer than a million of them a second, so the
-# next process starts higher, unless the computer's clock is set back.
+# Rows do not change: a table puts a new row in the place of the old one. So a row that
+# was read with the store's lock held can be used without it, and needs no copy.
 # ----------------------------------------------------------------------
 
-# Taking the next one needs no lock: in CPython, `next` on a `count` is a single step,
-# in which no other thread can come between.
-versions = count(time.time_ns() // 1000)
+
+def tag_of(content: bytes) -> str:
+    """A tag, which stands for a content: the same one has the same tag, others differ.
+
+    It is a hash: a function makes a short text of bytes of any length, and it is made
+    so that no two contents that lead to the same text will ever be found.
+    """
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A record, its version, and its JSON, which is made once, when it is written."""
+    """A record as it is stored. Its JSON is made once, when it is written."""
 
     record: Record
-    version: int
     json: bytes
 
+    @property
+    def tag(self) -> str:
+        """What stands for the content of this row."""
+        return tag_of(self.json)
 
+
+@dataclass
 class Table:
     """The rows of one resource by id, oldest first. It has no lock of its own."""
 
-    def __init__(self, resource: Resource) -> None:
-        self.resource = resource
-        self.rows: dict[str, Row] = {}
-        self.next_number = 1  # the id of the next new row
-        self.version = next(versions)
-        # Two indexes, so that a check need not look at every row. The first has the id
-        # of the row that owns a unique value, by the name of the field and the value.
-        # The second counts how often the rows of this table name another row.
-        self.owners: dict[tuple[str, Any], str] = {}
-        self.reference_counts: Counter[Reference] = Counter()
+    rows: dict[str, Row]
+    last_number: int  # the largest number that was given to a row as its id
 
     def copy(self) -> "Table":
         """Another table with the same rows."""
-        table = Table(self.resource)
-        table.rows = self.rows.copy()
-        table.next_number = self.next_number
-        table.owners = self.owners.copy()
-        table.reference_counts = self.reference_counts.copy()
-        return table
-
-    def put(self, record: Record) -> Row:
-        """Add a record, or put it in the place of the one with its id."""
-        # Made first: if that failed, the table would still be as it was.
-        row = Row(record, next(versions), self.resource.to_json(record))
-        if record.id in self.rows:
-            self._leave_indexes(self.rows[record.id].record)
-        self.rows[record.id] = row
-        self._enter_indexes(record)
-        self.version = next(versions)
-        return row
-
-    def remove(self, id: str) -> None:
-        """Take a row away."""
-        self._leave_indexes(self.rows[id].record)
-        del self.rows[id]
-        self.version = next(versions)
-
-    def first_naming(self, reference: Reference) -> Row | None:
-        """The first row that names another one; None if there is none."""
-        if self.reference_counts[reference] == 0:  # a Counter says 0 for unknown keys
-            return None
-        for row in self.rows.values():
-            if reference in row.record.references().values():
-                return row
-        return None
-
-    def _enter_indexes(self, record: Record) -> None:
-        for unique_value in record.unique_values():
-            self.owners[unique_value] = record.id
-        for reference in record.references().values():
-            self.reference_counts[reference] += 1
-
-    def _leave_indexes(self, record: Record) -> None:
-        for unique_value in record.unique_values():
-            del self.owners[unique_value]
-        for reference in record.references().values():
-            self.reference_counts[reference] -= 1
+        return Table(self.rows.copy(), self.last_number)
 
 
 Tables = dict[str, Table]  # by the name of the resource
@@ -814,267 +667,74 @@ def make_tables(records: Mapping[str, Iterable[Record]]) -> Tables:
     """Tables of the given records; both are by the name of the resource."""
     tables = {}
     for name, resource in RESOURCES.items():
-        table = Table(resource)
+        rows = {}
         for record in records.get(name, ()):
-            table.put(record)
-        table.next_number = number_after(table.rows)
-        tables[name] = table
+            rows[record.id] = Row(record, resource.to_json(record))
+        tables[name] = Table(rows, largest_number(rows))
     return tables
 
 
-def number_after(ids: Iterable[str]) -> int:
-    """One more than the largest id that is all digits, or 1."""
+def largest_number(ids: Iterable[str]) -> int:
+    """The largest id that is a number of at most 15 digits, or 0.
+
+    A longer one is a name, such as a time in nanoseconds. If ids went on from there,
+    they would become too long for an id.
+    """
     largest = 0
     for id in ids:
-        if id.isdecimal():
+        if id.isdecimal() and len(id) <= 15:
             largest = max(largest, int(id))
-    return largest + 1
+    return largest
 
 
-# ----------------------------------------------------------------------
-# Whole states
-#
-# A state has all rows of all resources, as `{"items": [...], "orders": [...]}`. Each of
-# its rows is checked by itself first, and then what ties the rows to each other.
-# ----------------------------------------------------------------------
-
-
-def state_rule() -> Rule:
-    """The rule for a whole state."""
-    arrays = {}
-    for name, resource in RESOURCES.items():
-        arrays[name] = array_rule(resource.state_schema)
-    return object_rule(arrays)
-
-
-def read_state(state: Mapping[str, Any], now: str) -> Tables:
-    """Tables with the rows of a state; a missing id or creation time is filled in.
-
-    Raises InvalidError with problems by place, such as `orders[0].items[2].item_id`.
-    """
-    validate(state_rule(), state)
-    records = {}
-    for name, resource in RESOURCES.items():
-        records[name] = read_records(resource, state.get(name, []), now)
-    refuse(check_state_ties(records))
-    return make_tables(records)
-
-
-def read_records(
-    resource: Resource, rows: list[dict[str, Any]], now: str
-) -> list[Record]:
-    """The records of a state's checked rows."""
-    given_ids = [row["id"] for row in rows if row.get("id") is not None]
-    next_number = number_after(given_ids)
-    records = []
-    for row in rows:
-        id = row.get("id")
-        if id is None:
-            id = str(next_number)
-            next_number += 1
-        record = resource.record_class(
-            id=id,
-            created_at=row.get("created_at") or now,
-            updated_at=row.get("updated_at"),
-            **resource.values(row),
-        )
-        records.append(record)
-    return records
-
-
-def check_state_ties(records: Mapping[str, list[Record]]) -> Iterator[Problem]:
-    """Yield what is wrong between records: values used twice, references to no row."""
-    ids = {}
-    for resource_name, its_records in records.items():
-        ids[resource_name] = {record.id for record in its_records}
-    for resource_name, its_records in records.items():
-        taken = set()
-        for index, record in enumerate(its_records):
-            row_place = f"{resource_name}[{index}]"
-            for field_name, value in [("id", record.id), *record.unique_values()]:
-                if (field_name, value) in taken:
-                    yield f"{row_place}.{field_name}", taken_sentence(field_name, value)
-                taken.add((field_name, value))
-            for place, reference in record.references().items():
-                if reference.id not in ids[reference.resource]:
-                    yield f"{row_place}.{place}", missing_sentence(place, reference)
-
-
-def taken_sentence(name: str, value: Any) -> str:
-    """What is said of a value in a unique field that another row has."""
-    return f"{label(name)} {value} is taken"
-
-
-def missing_sentence(place: str, reference: Reference) -> str:
-    """What is said of a reference to a row that does not exist."""
-    return f"{label(place)} must be the id of one of the {reference.resource}"
-
-
-# ----------------------------------------------------------------------
-# Lists
-#
-# A list is made in steps that take rows and give rows: filters, searches, and a sort.
-# ----------------------------------------------------------------------
-
-
-def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
-    """The rows that a query asks for, in the order for which it asks.
-
-    `query` has checked values by the names in `resource.parameters`.
-    """
-    for name in query:
-        if name in resource.filters:
-            rows = apply_filter(resource.filters[name], rows, query[name])
-    for text in query.get("q", []):
-        rows = search(rows, resource.searchable, text)
-    if "sort" in query:
-        # Sorting keeps the order of rows that compare equal. So the rows are sorted by
-        # the least important field first.
-        for name in reversed(query["sort"].split(",")):
-            key = sort_key(resource, name.removeprefix("-"))
-            rows = sorted(rows, key=key, reverse=name.startswith("-"))
-    return rows
-
-
-def apply_filter(each_filter: Filter, rows: list[Row], wanted: list[Any]) -> list[Row]:
-    """The rows that pass a filter for which these values are wanted."""
-    operator = each_filter.operator
-    holds = operator.holds
-    get_value = value_getter(each_filter.field)
-    if operator.takes_list:
-        return [row for row in rows if holds(get_value(row), wanted)]
-    if operator.ordered:
-        rows = [row for row in rows if get_value(row) is not None]
-    if operator.ordered and each_filter.field == "id":
-        # Ids are filtered in the order in which they are sorted.
-        get_value = id_sort_key
-        wanted = [natural_order(id) for id in wanted]
-    for value in wanted:
-        rows = [row for row in rows if holds(get_value(row), value)]
-    return rows
-
-
-def value_getter(name: str) -> Callable[[Row], Any]:
-    """A function that gets the value of a field from a row, as `row.record.name`."""
-    return attrgetter(f"record.{name}")
-
-
-def natural_order(id: str) -> tuple[int, str]:
-    """What ids are compared by: the length first, so that 2 comes before 10."""
-    return len(id), id
-
-
-def id_sort_key(row: Row) -> tuple[int, str]:
-    return natural_order(row.record.id)
-
-
-def search(rows: list[Row], names: list[str], text: str) -> list[Row]:
-    """The rows that contain a text in any of the named fields, ignoring case."""
-    found = []
-    for row in rows:
-        for name in names:
-            if contains_text(getattr(row.record, name), text):
-                found.append(row)
-                break
-    return found
-
-
-def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
-    """What rows are compared by if they are sorted by a field. Null is the smallest."""
-    get_value = value_getter(name)
-
-    def null_first(row: Row) -> tuple[bool, Any]:
-        # False comes before True, so null comes before every value. The second parts
-        # of two tuples are compared only if the first are equal: two values, or None
-        # and None, which are equal as well.
-        value = get_value(row)
-        return value is not None, value
-
-    if name == "id":
-        return id_sort_key
-    if "null" in types_of(resource.rules[name]):
-        return null_first
-    return get_value
+def next_number(last_number: int, ids: Container[str]) -> int:
+    """The first number after the last one that is not among some ids."""
+    number = last_number + 1
+    while str(number) in ids:
+        number += 1
+    return number
 
 
 # ----------------------------------------------------------------------
 # The store
 #
-# A store has the tables of one session, and the one lock that guards them. Data is
-# checked by its rules before the lock is taken; what needs a look at other rows is
-# checked under it.
+# A store has the tables of one test, or one person, and the one lock that guards them.
+# Data is checked by its rules before the lock is taken. What needs a look at other rows
+# is checked with the lock held, by looking at every row: a mock has few.
 # ----------------------------------------------------------------------
 
-
-class Clock:
-    """The time that new timestamps get. It runs until it is frozen at a moment.
-
-    It needs no lock, as it has one attribute, which each method uses only once.
-    """
-
-    def __init__(self) -> None:
-        self._frozen_at: str | None = None
-
-    def freeze(self, moment: str) -> None:
-        """Stand still at a moment, which is written as `timestamp` does."""
-        self._frozen_at = moment
-
-    def run(self) -> None:
-        """Tell the true time from now on."""
-        self._frozen_at = None
-
-    def now(self) -> str:
-        """The time in UTC."""
-        return self._frozen_at or timestamp(datetime.now(UTC))
-
-    def reading(self) -> dict[str, Any]:
-        """The time, and whether the clock is frozen, as a JSON object."""
-        frozen_at = self._frozen_at  # used once, as another thread may change it
-        if frozen_at is None:
-            return {"now": timestamp(datetime.now(UTC)), "frozen": False}
-        return {"now": frozen_at, "frozen": True}
-
-
-class Snapshot(NamedTuple):
-    """The rows of a table at one moment, and the table's version at that moment."""
-
-    rows: list[Row]
-    version: int
-
-
-# What a caller expects of a row that is to be changed: that its version, written as
-# text, is `in` a container. None stands for any version.
+# What a caller expects of a row that is to be changed: that its tag is `in` a
+# container. None stands for any tag.
 Expected = Container[str] | None
 
 
 class Store:
-    """The rows of one session. Every method may be called from any thread."""
+    """The rows of all resources. Every method may be called from any thread.
 
-    def __init__(self, seed: Tables, clock: Clock) -> None:
-        self._clock = clock
-        # Whoever reads or changes the tables of this store holds this lock, from the
-        # first look to the last change, so that what was looked at is still true when
-        # the change is made. There is one lock for all tables because a rule may span
-        # two of them: an item that an order names must not be deleted. Bodies are
-        # checked before it is taken; lists are filtered, sorted and made after it.
+    Callers give the time `now` in the form of `timestamp`.
+    """
+
+    def __init__(self, seed: Tables) -> None:
+        # Whoever reads or changes the tables holds this lock, from the first look to
+        # the last change, so that what was looked at is still true when the change is
+        # made. There is one lock for all tables because a rule may span two of them: an
+        # item that an order names must not be deleted. Bodies are checked before it is
+        # taken; lists are filtered, sorted and made after it.
         self._lock = Lock()
-        self._tables = dict(seed)
-        # All sessions begin with the same tables, those of the seed. They are never
-        # changed, so that they can be read under different locks. Before the first
-        # change to one, a store puts a copy in its place. These are the names of those
-        # that are still the seed's.
-        self._shared = set(seed)
+        # Copies, so that nothing that happens here is seen by others with this seed.
+        self._tables: Tables = {}
+        for name, table in seed.items():
+            self._tables[name] = table.copy()
 
     def get(self, resource: Resource, id: str) -> Row:
         """One row. Raises NotFoundError."""
         with self._lock:
             return self._find(resource, id)
 
-    def snapshot(self, resource: Resource) -> Snapshot:
+    def rows(self, resource: Resource) -> list[Row]:
         """The rows of a resource, oldest first."""
         with self._lock:
-            table = self._tables[resource.name]
-            return Snapshot(list(table.rows.values()), table.version)
+            return list(self._tables[resource.name].rows.values())
 
     def state(self) -> dict[str, list[Row]]:
         """All rows of all resources at one moment, by the name of the resource."""
@@ -1089,61 +749,56 @@ class Store:
         with self._lock:
             return {name: len(table.rows) for name, table in self._tables.items()}
 
-    def create(self, resource: Resource, body: Mapping[str, Any]) -> Row:
+    def create(self, resource: Resource, body: Mapping[str, Any], now: str) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
-        validate(resource.create_schema, body)
-        values = resource.values(body)
+        values = resource.values(validate(resource.create_rule, body))
         with self._lock:
-            number = self._tables[resource.name].next_number
-            record = resource.record_class(
-                id=str(number), created_at=self._clock.now(), **values
-            )
+            table = self._tables[resource.name]
+            number = next_number(table.last_number, table.rows)
+            record = resource.record_class(id=str(number), created_at=now, **values)
             self._check_ties(resource, record)
-            # Asked for only now, so that a refused row makes no copy of a table.
-            table = self._table_to_change(resource)
-            # Only counted up, so that the id of a deleted row does not come back before
-            # a reset, or a new state.
-            table.next_number = number + 1
-            return table.put(record)
+            # Only counted up, so that the id of a deleted row does not come back.
+            table.last_number = number
+            return self._put(resource, record)
 
     def update(
         self,
         resource: Resource,
         id: str,
         body: Mapping[str, Any],
+        now: str,
         expected: Expected = None,
     ) -> Row:
-        """Merge fields into a row that has an expected version.
+        """Merge fields into a row that has an expected tag.
 
         Raises NotFoundError, StaleError, InvalidError, ConflictError: the first that
         applies. The body is checked before the lock is taken, as that may take a while;
         what is wrong with it is told only if the row is there and as expected.
         """
-        problems = list(check(resource.change_schema, body))
+        problems: Problems = {}
+        kept = check(resource.change_rule, body, "", problems)
         with self._lock:
             row = self._find(resource, id, expected)
-            refuse(problems)
-            values = resource.values(body)
-            record = replace(row.record, updated_at=self._clock.now(), **values)
+            raise_for_problems(problems)
+            record = replace(row.record, updated_at=now, **resource.values(kept))
             self._check_ties(resource, record)
-            return self._table_to_change(resource).put(record)
+            return self._put(resource, record)
 
     def delete(self, resource: Resource, id: str, expected: Expected = None) -> None:
-        """Remove a row that has an expected version.
+        """Remove a row that has an expected tag.
 
         Raises NotFoundError, StaleError, ConflictError: the first that applies.
         """
         with self._lock:
-            self._find(resource, id, expected)
-            self._check_not_referenced(resource, id)
-            self._table_to_change(resource).remove(id)
+            row = self._find(resource, id, expected)
+            self._check_not_named(resource, row)
+            del self._tables[resource.name].rows[id]
 
-    def replace_state(self, state: Mapping[str, Any]) -> None:
+    def replace_state(self, state: Mapping[str, Any], now: str) -> None:
         """Put the rows of a state in the place of all rows. Raises InvalidError."""
-        tables = read_state(state, self._clock.now())
+        tables = read_state(state, now)
         with self._lock:
             self._tables = tables
-            self._shared = set()
 
     # The methods below are called by those above, with the lock held.
 
@@ -1151,269 +806,369 @@ class Store:
         row = self._tables[resource.name].rows.get(id)
         if row is None:
             raise NotFoundError(f"{resource.title} not found")
-        if expected is not None and str(row.version) not in expected:
+        if expected is not None and row.tag not in expected:
             raise StaleError("Precondition failed")
+        return row
+
+    def _put(self, resource: Resource, record: Record) -> Row:
+        """Add a record, or put it in the place of the one with its id."""
+        row = Row(record, resource.to_json(record))
+        self._tables[resource.name].rows[record.id] = row
         return row
 
     def _check_ties(self, resource: Resource, record: Record) -> None:
         """Check what ties a record that is about to be stored to other rows."""
-        missing = {}
-        for place, reference in record.references().items():
-            if reference.id not in self._tables[reference.resource].rows:
-                missing[place] = missing_sentence(place, reference)
-        refuse(missing.items())
-        owners = self._tables[resource.name].owners
-        for name, value in record.unique_values():
-            owner = owners.get((name, value))
-            if owner is not None and owner != record.id:
-                sentence = taken_sentence(name, value)
-                raise ConflictError(sentence, {name: sentence})
+        problems: Problems = {}
+        for path, target in record.references.items():
+            ids = self._tables[target].rows
+            check_named_rows(record, path, target, ids, "", problems)
+        raise_for_problems(problems)
+        for name in record.unique_fields:
+            value = getattr(record, name)
+            if value is None:
+                continue  # any number of rows may have none
+            for row in self._tables[resource.name].rows.values():
+                if getattr(row.record, name) == value and row.record.id != record.id:
+                    sentence = taken_sentence(name, value)
+                    raise ConflictError(sentence, {name: sentence})
 
-    def _check_not_referenced(self, resource: Resource, id: str) -> None:
-        """Check that no row names the one that is about to be deleted."""
-        reference = Reference(resource.name, id)
-        for table in self._tables.values():
-            naming_row = table.first_naming(reference)
-            if naming_row is not None:
-                holder = f"{table.resource.title.lower()} {naming_row.record.id}"
-                sentence = f"{resource.title} {id} is named by {holder}"
-                raise ConflictError(sentence, {"id": sentence})
-
-    def _table_to_change(self, resource: Resource) -> Table:
-        """The store's own table, which is a copy of the seed's at the first change."""
-        if resource.name in self._shared:
-            self._tables[resource.name] = self._tables[resource.name].copy()
-            self._shared.remove(resource.name)
-        return self._tables[resource.name]
+    def _check_not_named(self, resource: Resource, row: Row) -> None:
+        """Check that no other row names the one that is about to be deleted."""
+        id = row.record.id
+        for name, table in self._tables.items():
+            naming_resource = RESOURCES[name]
+            for path, target in naming_resource.record_class.references.items():
+                if target != resource.name:
+                    continue
+                for other in table.rows.values():
+                    if id in named_ids(other.record, path) and other is not row:
+                        holder = f"{naming_resource.title.lower()} {other.record.id}"
+                        sentence = f"{resource.title} {id} is named by {holder}"
+                        raise ConflictError(sentence, {"id": sentence})
 
 
 # ----------------------------------------------------------------------
-# Sessions
+# Whole states
 #
-# A session is what one test, or one person, has to itself: a store, a clock, the faults
-# that wait for requests to come, and a journal of the requests that came. The classes
-# Faults, Journal and Sessions have a lock each. It is held for a few steps, and never
-# together with another lock.
+# A state has all rows of all resources, as `{"items": [...], "orders": [...]}`. Each of
+# its rows is checked by itself first, and then what ties the rows to each other.
 # ----------------------------------------------------------------------
 
-METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-MAX_DELAY = 30_000  # milliseconds
-DELAY_RULE = integer_rule(0, MAX_DELAY)
-ERROR_STATUS_RULE = integer_rule(400, 599)
+
+def read_state(state: Mapping[str, Any], now: str) -> Tables:
+    """Tables with the rows of a state; a missing id or creation time is filled in.
+
+    Raises InvalidError with problems by place, such as `orders[0].items[2].item_id`.
+    """
+    arrays = {}
+    for name, resource in RESOURCES.items():
+        arrays[name] = array_rule(resource.state_rule)
+    kept = validate(object_rule(arrays), state)
+    records = {}
+    for name, resource in RESOURCES.items():
+        records[name] = read_records(resource, kept.get(name, []), now)
+    problems: Problems = {}
+    check_state_ties(records, problems)
+    raise_for_problems(problems)
+    return make_tables(records)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Fault:
-    """Something that a test has ordered to go wrong, and for which requests."""
-
-    # A shell-style pattern for the path below the API; * stands for slashes, too. It
-    # begins with a slash, as all paths do, or with * ? [ that can stand for one.
-    path: str = field(
-        metadata=make_rule(
-            "string",
-            "a pattern of at most 1000 characters that begins with one of / * ? [",
-            maxLength=1000,
-            pattern=r"^[/*?\[][\s\S]*$",
+def read_records(
+    resource: Resource, bodies: list[dict[str, Any]], now: str
+) -> list[Record]:
+    """The records of a state's checked rows."""
+    given_ids = set()
+    for body in bodies:
+        if body.get("id") is not None:
+            given_ids.add(body["id"])
+    number = largest_number(given_ids)
+    records = []
+    for body in bodies:
+        id = body.get("id")
+        if id is None:
+            number = next_number(number, given_ids)
+            id = str(number)
+        record = resource.record_class(
+            id=id,
+            created_at=body.get("created_at") or now,
+            updated_at=body.get("updated_at"),
+            **resource.values(body),
         )
-    )
-    method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
-    # For how many requests it is there; None: for all.
-    times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
-    # The request waits so many milliseconds before anything else.
-    delay: int = field(default=0, metadata=DELAY_RULE)
-    # The request waits until the faults are cleared, or for 30 seconds.
-    hold: bool = field(default=False, metadata=BOOLEAN_RULE)
-    # The request fails with this status; None: it does not. A drop counts more.
-    status: int | None = field(default=None, metadata=nullable(ERROR_STATUS_RULE))
-    # Let the failing answer say in how many seconds the client may try again.
-    retry_after: int | None = field(
-        default=None, metadata=nullable(integer_rule(0, 86_400))
-    )
-    # The connection is closed in place of an answer.
-    drop: bool = field(default=False, metadata=BOOLEAN_RULE)
-    # The request is carried out before it fails.
-    after: bool = field(default=False, metadata=BOOLEAN_RULE)
-
-    @property
-    def fails(self) -> bool:
-        """Whether the client is not to see the true answer."""
-        return self.status is not None or self.drop
-
-    def fits(self, method: str, path: str) -> bool:
-        """Whether it waits for such a request. A slash at the end does not matter."""
-        if self.method not in ("*", method):
-            return False
-        return fnmatchcase(path.rstrip("/") or "/", self.path.rstrip("/") or "/")
+        records.append(record)
+    return records
 
 
-FAULT_RULE = object_rule(
-    {fault_field.name: dict(fault_field.metadata) for fault_field in fields(Fault)},
-    required=["path"],
+def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) -> None:
+    """Check for values that are used twice, and for references to no row."""
+    ids = {}
+    for resource_name, its_records in records.items():
+        ids[resource_name] = {record.id for record in its_records}
+    for resource_name, its_records in records.items():
+        taken = set()
+        for index, record in enumerate(its_records):
+            prefix = f"{resource_name}[{index}]."
+            for name in ("id", *record.unique_fields):
+                value = getattr(record, name)
+                if value is not None and (name, value) in taken:
+                    problems[prefix + name] = taken_sentence(name, value)
+                taken.add((name, value))
+            for path, target in record.references.items():
+                check_named_rows(record, path, target, ids[target], prefix, problems)
+
+
+# ----------------------------------------------------------------------
+# Lists
+#
+# `quantity_gte=5` filters a list by the field `quantity`: a row stays in the list if
+# its quantity is at least 5, which is called the wanted value. `_gte` is the ending of
+# the filter. `filters_of` says which endings a field has, and `filter_rows` what they
+# mean.
+# ----------------------------------------------------------------------
+
+WANTED_TIME_RULE = make_rule(
+    "string",
+    "a time with its zone, such as 2026-01-01T09:30:00.000Z, or a date, such as"
+    " 2026-01-01; a + is written %2B",
+    format="date-time",
 )
-NO_FAULT = Fault(path="*")  # it does nothing
 
 
-def read_fault(body: Mapping[str, Any]) -> Fault:
-    """A fault from a JSON object. Raises InvalidError."""
-    validate(FAULT_RULE, body)
-    fault = Fault(**body)
-    if fault.after and not fault.fails:
-        problem = "After must be false where nothing fails; add a status or drop"
-        refuse([("after", problem)])
-    if not (fault.fails or fault.delay or fault.hold):
-        problem = "Status is required where there is no delay, hold or drop"
-        refuse([("status", problem)])
-    return fault
+class Filter(NamedTuple):
+    """A field, the ending of the filter's name, and the rule for a wanted value."""
+
+    field: str
+    ending: str
+    wanted_rule: Rule
 
 
-class Faults:
-    """The faults of a session, of which the first that fits a request is used."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._faults: list[Fault] = []
-        self._cleared = Event()
-
-    def add(self, fault: Fault) -> None:
-        """Add a fault behind the others."""
-        with self._lock:
-            self._faults.append(fault)
-
-    def take(self, method: str, path: str) -> tuple[Fault, Event | None]:
-        """Use the first fault that fits a request; return NO_FAULT if none does.
-
-        With a fault that holds comes an event to wait for, which the next `clear` sets.
-        Both are taken in one step under the lock: if a `clear` came between the two,
-        the request would have a fault that is cleared, and wait for another `clear`.
-        """
-        with self._lock:
-            for index, fault in enumerate(self._faults):
-                if fault.fits(method, path):
-                    self._use(index)
-                    if fault.hold:
-                        return fault, self._cleared
-                    return fault, None
-            return NO_FAULT, None
-
-    def _use(self, index: int) -> None:
-        """Count a fault down; one that is used up is gone."""
-        fault = self._faults[index]
-        if fault.times == 1:
-            del self._faults[index]
-        elif fault.times is not None:
-            self._faults[index] = replace(fault, times=fault.times - 1)
-
-    def remaining(self) -> list[dict[str, Any]]:
-        """The faults that are not used up, as JSON objects."""
-        with self._lock:
-            return [asdict(fault) for fault in self._faults]
-
-    def clear(self) -> None:
-        """Remove all faults, and let go the requests that they hold."""
-        with self._lock:
-            self._faults = []
-            self._cleared.set()
-            self._cleared = Event()  # for the requests to come
+def filters_of(name: str, rule: Rule) -> list[Filter]:
+    """The filters of a field. None if it holds arrays or objects."""
+    types = types_of(rule)
+    wanted_rule = make_wanted_rule(rule)
+    if wanted_rule is None:
+        return []
+    equal_rule = nullable(wanted_rule) if "null" in types else wanted_rule
+    filters = [Filter(name, "", equal_rule), Filter(name, "_ne", equal_rule)]
+    if "boolean" not in types:
+        for ending in ("_gt", "_gte", "_lt", "_lte"):
+            filters.append(Filter(name, ending, wanted_rule))
+    if "string" in types:
+        filters.append(Filter(name, "_like", STRING_RULE))
+    return filters
 
 
-@dataclass
-class Entry:
-    """A request in the journal. The last three are None until it is answered."""
+def make_wanted_rule(rule: Rule) -> Rule | None:
+    """The rule for a value to compare a field with, or None if there is no such thing.
 
-    at: str
-    method: str
-    path: str
-    query: str
-    status: int | None = None
-    duration_ms: float | None = None
-    body: Any = None
-
-
-class Journal:
-    """The last 500 requests of a session in the order of their arrival."""
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._entries: deque[Entry] = deque(maxlen=500)
-
-    def add(self, entry: Entry) -> None:
-        """Write down a request that has just arrived."""
-        with self._lock:
-            self._entries.append(entry)
-
-    def complete(
-        self, entry: Entry, status: int, duration_ms: float, body: Any
-    ) -> None:
-        """Add what is known once the request is answered."""
-        with self._lock:
-            entry.status = status
-            entry.duration_ms = duration_ms
-            entry.body = body
-
-    def entries(self) -> list[dict[str, Any]]:
-        """All entries as JSON objects, oldest first."""
-        with self._lock:
-            # Copies, as `complete` may change an entry while its JSON is made.
-            return [dict(vars(entry)) for entry in self._entries]
-
-    def clear(self) -> None:
-        """Forget all entries."""
-        with self._lock:
-            self._entries.clear()
+    It has no limits: a quantity begins at 0, and yet `quantity_gt=-1` makes sense.
+    """
+    types = types_of(rule)
+    if "format" in rule:
+        return WANTED_TIME_RULE
+    if "enum" in rule and "string" in types:
+        return choice_rule(name for name in rule["enum"] if name is not None)
+    for simple_rule in (STRING_RULE, INTEGER_RULE, NUMBER_RULE, BOOLEAN_RULE):
+        if simple_rule["type"] in types:
+            return simple_rule
+    return None
 
 
-class Session:
-    """The data of one test. The default session, for all who name none, is None."""
+def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
+    """All filters on fields with these rules, by the name of the query parameter.
 
-    def __init__(self, name: str | None, seed: Tables) -> None:
-        self.name = name
-        self.clock = Clock()
-        self.store = Store(seed, self.clock)
-        self.faults = Faults()
-        self.journal = Journal()
+    Raises ValueError for a field with the name of a filter, as `size_gt` beside `size`.
+    """
+    filters: dict[str, Filter] = {}
+    for name, rule in rules.items():
+        for each_filter in filters_of(name, rule):
+            parameter = name + each_filter.ending
+            if parameter in filters:
+                raise ValueError(f"{parameter} is a field and a filter")
+            filters[parameter] = each_filter
+    return filters
 
 
-class Sessions:
-    """All sessions. Of the named ones the 256 that were used last are kept."""
+def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
+    """The rules of a list's parameters, by name.
 
-    MAX_NAMED = 256
+    One that may be given several times is an array. Of the others the last one counts.
+    Raises ValueError for a field called sort, page, per_page or q.
+    """
+    names: list[str] = []
+    for each_filter in filters.values():
+        if each_filter.field not in names:
+            names.append(each_filter.field)
+    sort_item = f"-?({'|'.join(names)})"
+    parameters = {
+        "sort": make_rule(
+            "string",
+            f"a comma-separated list of {', '.join(names)}; - before one descends",
+            pattern=f"^{sort_item}(,{sort_item})*$",
+        ),
+        "page": make_rule("integer", "an integer of at least 1", minimum=1),
+        "per_page": integer_rule(1, 1000),
+        "q": array_rule(STRING_RULE),
+    }
+    for parameter, each_filter in filters.items():
+        if parameter in parameters:
+            raise ValueError(f"a field must not be called {parameter}: lists use it")
+        parameters[parameter] = array_rule(each_filter.wanted_rule)
+    return parameters
 
-    def __init__(self, seed: Tables) -> None:
-        # Held so that two first requests with one name get the same session.
-        self._lock = Lock()
-        self._seed = seed
-        self._default = Session(None, seed)
-        self._named: OrderedDict[str, Session] = OrderedDict()  # last used is last
 
-    def get(self, name: str | None) -> Session:
-        """The session with a name, which begins if there is none."""
-        dropped = None  # the session that has to make room for it, if any
-        with self._lock:
-            if name is None:
-                return self._default
-            if name not in self._named:
-                self._named[name] = Session(name, self._seed)
-            self._named.move_to_end(name)
-            if len(self._named) > self.MAX_NAMED:
-                _, dropped = self._named.popitem(last=False)
-            session = self._named[name]
-        if dropped is not None:
-            # Nobody can clear its faults any more, as its name would begin a new
-            # session. So what they hold is let go here.
-            dropped.faults.clear()
-        return session
+def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> list[Row]:
+    """The rows that a query asks for, in the order for which it asks.
 
-    def reset(self, name: str | None) -> None:
-        """Forget a session, so that the next request with its name begins a fresh one.
+    `query` has checked values by the names in `resource.parameters`.
+    """
+    for parameter, wanted in query.items():
+        if parameter in resource.filters:
+            name, ending, _ = resource.filters[parameter]
+            rows = filter_rows(rows, name, ending, wanted)
+    for text in query.get("q", []):
+        rows = search_rows(rows, resource.searchable, text)
+    if "sort" in query:
+        rows = sort_rows(resource, rows, query["sort"].split(","))
+    return rows
 
-        Requests that are still under way go on in the old one, where nobody looks any
-        more. Those that it holds are let go.
-        """
-        with self._lock:
-            if name is None:
-                old: Session | None = self._default
-                self._default = Session(None, self._seed)
-            else:
-                old = self._named.pop(name, None)
-        if old is not None:
-            old.faults.clear()
+
+def filter_rows(
+    rows: list[Row], name: str, ending: str, wanted: list[Any]
+) -> list[Row]:
+    """The rows that pass one filter, for which one or more values are wanted."""
+    # A function: if `name` is quantity, value_of(row) is row.record.quantity.
+    value_of: Callable[[Row], Any] = attrgetter(f"record.{name}")
+    if ending == "":
+        return [row for row in rows if value_of(row) in wanted]
+    if ending == "_ne":
+        return [row for row in rows if value_of(row) not in wanted]
+    # Null is neither smaller nor larger than anything, and contains no text.
+    rows = [row for row in rows if value_of(row) is not None]
+    if ending == "_like":
+        for text in wanted:
+            rows = search_rows(rows, [name], text)
+        return rows
+    # A row must pass for each of the wanted values, that is for the most demanding one.
+    if name == "id":
+        value_of = id_order
+        wanted = [natural_order(id) for id in wanted]
+    if ending == "_gt":
+        largest = max(wanted)
+        return [row for row in rows if value_of(row) > largest]
+    if ending == "_gte":
+        largest = max(wanted)
+        return [row for row in rows if value_of(row) >= largest]
+    smallest = min(wanted)
+    if ending == "_lt":
+        return [row for row in rows if value_of(row) < smallest]
+    return [row for row in rows if value_of(row) <= smallest]  # _lte
+
+
+def natural_order(id: str) -> tuple[int, str]:
+    """What ids are compared by: the length first, so that 2 comes before 10."""
+    return len(id), id
+
+
+def id_order(row: Row) -> tuple[int, str]:
+    return natural_order(row.record.id)
+
+
+def search_rows(rows: list[Row], names: list[str], text: str) -> list[Row]:
+    """The rows that contain a text in any of the named fields, ignoring case."""
+    text = text.casefold()
+    found = []
+    for row in rows:
+        for name in names:
+            value = getattr(row.record, name)
+            if value is not None and text in value.casefold():
+                found.append(row)
+                break
+    return found
+
+
+def sort_rows(resource: Resource, rows: list[Row], parts: list[str]) -> list[Row]:
+    """The rows in an order that is told as `["-status", "name"]`."""
+    descending: dict[str, bool] = {}
+    for part in parts:
+        # A field that is named again has no effect: all rows that it could put in
+        # order have the same value in it.
+        descending.setdefault(part.removeprefix("-"), part.startswith("-"))
+    # Sorting keeps the order of rows that compare equal. So the rows are sorted by the
+    # least important field first.
+    for name in reversed(descending):
+        key = sort_key(resource, name)
+        rows = sorted(rows, key=key, reverse=descending[name])
+    return rows
+
+
+def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
+    """What rows are compared by if they are sorted by a field. Null is the smallest."""
+    value_of = attrgetter(f"record.{name}")
+
+    def null_first(row: Row) -> tuple[bool, Any]:
+        # False comes before True, so null comes before every value. The second parts
+        # of two tuples are compared only if the first are equal: two values, or None
+        # and None, which are equal as well.
+        value = value_of(row)
+        return value is not None, value
+
+    if name == "id":
+        return id_order
+    if "null" in types_of(resource.rules[name]):
+        return null_first
+    return value_of
+
+
+# ----------------------------------------------------------------------
+# What there is
+#
+# The resources of this service. A declaration that cannot work is refused here, when
+# the program starts, and not by a request.
+# ----------------------------------------------------------------------
+
+# Resources are parts of paths. These two are taken by other paths of the service.
+TAKEN_NAMES = ("mock", "health")
+
+
+def register(name: str, record_class: type[Record]) -> None:
+    """Make the service offer the records of a class under a name. Raises ValueError."""
+    resource = Resource(name, record_class)
+    check_declarations(resource)
+    RESOURCES[name] = resource
+
+
+def check_declarations(resource: Resource) -> None:
+    """Raise ValueError for a name, unique field or reference that cannot work."""
+    name = resource.name
+    if not re.fullmatch("[a-z][a-z0-9_-]*", name) or name in TAKEN_NAMES:
+        taken = " or ".join(TAKEN_NAMES)
+        raise ValueError(
+            f"a resource must be called by a-z 0-9 _ -, but not {taken}; not {name!r}"
+        )
+    for field_name in resource.record_class.unique_fields:
+        if field_name not in resource.filters:  # neither arrays nor objects have one
+            raise ValueError(
+                f"unique_fields of {name} has {field_name!r}: no such field"
+            )
+    for path, target in resource.record_class.references.items():
+        if target != name and target not in RESOURCES:
+            raise ValueError(f"references of {name} has {target!r}: no such resource")
+        if "string" not in types_of(rule_at(resource, path)):
+            raise ValueError(f"references of {name} has {path!r}: no text is there")
+
+
+def rule_at(resource: Resource, path: str) -> Rule:
+    """The rule for what stands at a path such as `owner_id` or `items[].item_id`.
+
+    A rule without a type if nothing is declared there.
+    """
+    array_name, _, name = path.rpartition("[].")
+    rules: Mapping[str, Rule] = resource.rules
+    if array_name != "":
+        element_rule = resource.rules.get(array_name, {}).get("items", {})
+        rules = element_rule.get("properties", {})
+    return rules.get(name, {})
+
+
+register("items", Item)
+register("orders", Order)
