@@ -263,6 +263,9 @@ FAULT_RULE = object_rule(
 )
 
 
+NO_FAULT = Fault(path="*")  # it does nothing
+
+
 def read_fault(body: Mapping[str, Any]) -> Fault:
     """A fault from a JSON object. Raises InvalidError."""
     values = validate(FAULT_RULE, body)
@@ -355,8 +358,7 @@ class Session:
             return fault.as_object()
 
     def take_fault(self, method: str, path: str, query: str) -> Fault:
-        """Use the first fault that fits a request. If none does, it is a new one that
-        does nothing.
+        """Use the first fault that fits a request; return NO_FAULT if none does.
 
         The fault is counted down, and the request among those that it holds, in one
         step with the lock held. So whoever clears the fault does that before, and the
@@ -371,7 +373,7 @@ class Session:
                         fault.held += 1
                     self._remove_if_spent(fault)
                     return fault
-        return Fault(path="*")
+        return NO_FAULT
 
     def end_hold(self, fault: Fault) -> None:
         """Count a request no more among those that a fault holds."""
@@ -1742,6 +1744,13 @@ class RequestHandler(WSGIRequestHandler):
             # As `ascii` writes it, so that nothing in it can act upon a terminal.
             line = ascii(self.requestline)
             say(f"{self.log_date_time_string()} {line} {code}")
+
+    def log_error(self, format: str, *args: object) -> None:
+        """Print nothing on stderr, where the service tells of its own problems.
+
+        This is called for what is not HTTP, which is logged with its answer, and for
+        a client that is silent, as browsers are that connect before they need it.
+        """
 
 
 def say(line: str) -> None:

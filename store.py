@@ -83,9 +83,10 @@ def raise_for_problems(problems: Problems) -> None:
 # moments. Clients may send other forms; `read_time` makes this form of them.
 # ----------------------------------------------------------------------
 
-# Roughly a date, a time of day, and a zone. `fromisoformat` looks at it more closely,
-# but would overlook a wrong character before the zone, or at the end.
-TIME_WITH_ZONE = r"[0-9W-]+[T ][0-9:.,]*[0-9](Z|[+-][0-9:.]+)"
+# Roughly a date, a time of day, and a zone. `fromisoformat` looks at them more closely,
+# but would overlook a wrong character before the zone or at the end, and a zone of an
+# hour and 60 minutes.
+TIME_WITH_ZONE = r"[0-9W-]+[T ][0-9:.,]*[0-9](Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"
 
 
 def timestamp(moment: datetime) -> str:
