@@ -78,7 +78,6 @@ from store import (
     ANY_OBJECT_RULE,
     BOOLEAN_RULE,
     IGNORED_RULE,
-    MAX_INTEGER,
     RESOURCES,
     STRING_RULE,
     TIME_RULE,
@@ -662,8 +661,8 @@ def parse_json(raw: bytes, max_levels: int) -> Any:
         value = json.loads(
             raw.decode(),
             parse_int=read_integer,
-            parse_float=read_number,
-            parse_constant=read_number,
+            parse_float=read_float,
+            parse_constant=read_float,
         )
         levels = nesting(value)
     except ValueError as error:
@@ -685,18 +684,14 @@ def read_integer(text: str) -> int:
     return int(text)
 
 
-def read_number(text: str) -> int | float:
-    """The value of a number with a fraction or an exponent.
+def read_float(text: str) -> float:
+    """The value of a number. Raises ValueError for NaN, Infinity and the like of 1e400.
 
-    As JSON Schema has it, 3.0 and 3e0 are the integer 3. Raises ValueError for NaN,
-    Infinity and the like of 1e400: Python reads these, and would write them back in a
-    form that is not JSON.
+    Python reads these, and would write them back in a form that is not JSON.
     """
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text[:20]} is not a number that can be held")
-    if number.is_integer() and abs(number) <= MAX_INTEGER:
-        return int(number)
     return number
 
 

@@ -317,6 +317,8 @@ def check(rule: Rule, value: Any, place: str, problems: Problems) -> Any:
     Returns the value in the form in which it is kept. `place` is where the value stands
     in the data of which it is a part; it is empty for the whole.
     """
+    if isinstance(value, float) and value.is_integer() and "integer" in types_of(rule):
+        value = int(value)  # to JSON Schema, 3.0 is an integer
     if not obeys(rule, value):
         problems[place] = f"{label(place)} must be {rule['description']}"
         return value
