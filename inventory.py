@@ -21,9 +21,11 @@ Words that are used here:
     tag          what stands for the content of a row or a list, in the header ETag.
                  Sent back, it means "answer only if it is another now" (If-None-Match)
                  or "change it only if it is still this one" (If-Match)
-    origin       scheme, host and port of a page. A browser lets a page read the answers
-                 of another origin only if that allows it, by headers (CORS). Before
-                 some requests it asks first: that OPTIONS request is a preflight
+    origin       scheme, host and port of a page, such as http://localhost:5173. If
+                 that page asks us, at another port, the browser sends its origin along,
+                 and gives the page our answer only if we allow that by headers (CORS)
+    preflight    the OPTIONS request by which a browser asks for that permission before
+                 it sends a request that could change something
 """
 
 import codecs
@@ -127,7 +129,7 @@ def create_app(**arguments: object) -> Flask:
     app.config["SESSIONS"] = Sessions(load_seed(app.config["SEED"]))
     assert isinstance(app.json, DefaultJSONProvider)  # Flask's own, unless replaced
     app.json.sort_keys = False  # fields stay in the order in which they are declared
-    app.json.compact = True  # no blanks, under the debugger neither
+    app.json.compact = True  # no blanks, not even under the debugger
     # The path /items/ is the same as /items, and not a 404.
     app.url_map.strict_slashes = False
     # The path //items is a 404, and not redirected to /items: a browser does not accept
@@ -135,7 +137,7 @@ def create_app(**arguments: object) -> Flask:
     app.url_map.merge_slashes = False
 
     allow_origins(app, app.config["CORS_ORIGINS"])
-    app.before_request(arrive)
+    app.before_request(arrive)  # see the section Arrival
     app.after_request(leave)
     app.register_error_handler(HTTPException, answer_http_error)
     app.register_error_handler(StoreError, answer_store_error)
@@ -151,8 +153,9 @@ def allow_origins(app: Flask, setting: str) -> None:
     """
     origins = ["*"]
     if setting != "*":
-        # Flask-CORS takes a text with brackets for a regular expression, and an IPv6
-        # address has brackets. So each origin is an expression that fits it alone.
+        # Flask-CORS takes a text with brackets for a regular expression, and there are
+        # brackets in http://[::1]:5173. So each origin is an expression that fits it
+        # alone.
         origins = [f"^{re.escape(name.strip())}$" for name in setting.split(",")]
     flask_cors.CORS(
         app,
@@ -201,9 +204,9 @@ class Fault:
     """Something that is to go wrong. Its session changes `id`, `times` and `held`."""
 
     id: str = field(default="", metadata=IGNORED_RULE)
-    # A shell-style pattern for the path below the API, or for path and query; * stands
-    # for slashes, too. It begins with a slash, as all paths do, or with * ? [ that can
-    # stand for one.
+    # A shell-style pattern for the path below the API, or for path and query: /items/*
+    # fits /items/1 and what is below it. It begins with a slash, as all paths do, or
+    # with * ? [ that can stand for one.
     path: str = field(
         metadata=make_rule(
             "string",
@@ -213,7 +216,7 @@ class Fault:
         )
     )
     method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
-    # For how many more requests it is there; None: for all.
+    # How many requests it still waits for; None: all.
     times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
     # The request waits so many milliseconds before anything else.
     delay: int = field(default=0, metadata=DELAY_RULE)
@@ -268,9 +271,9 @@ NO_FAULT = Fault(path="*")  # it does nothing
 def read_fault(body: Mapping[str, Any]) -> Fault:
     """A fault from a JSON object. Raises InvalidError."""
     values = validate(FAULT_RULE, body)
-    fault = Fault(
-        **{**values, "id": "", "held": 0}
-    )  # what is sent for these is ignored
+    values["id"] = ""  # what is sent for these two is ignored
+    values["held"] = 0
+    fault = Fault(**values)
     problems: Problems = {}
     if fault.after and not fault.fails:
         problems["after"] = (
@@ -318,8 +321,8 @@ class Session:
         self.name = name  # None for the default session, of all who name none
         self.store = Store(seed)
         # Whoever reads or changes what follows holds this lock: the clock, the faults
-        # and the entries of the journal. The methods of this class alone do. None of
-        # them calls the store, which has a lock of its own, or waits.
+        # and the entries of the journal. Only the methods below touch them. None of
+        # these calls the store, which has a lock of its own, or waits for an event.
         self._lock = Lock()
         self._frozen_at: str | None = None
         self._faults: dict[str, Fault] = {}  # by id, oldest first
@@ -359,9 +362,9 @@ class Session:
     def take_fault(self, method: str, path: str, query: str) -> Fault:
         """Use the first fault that fits a request; return NO_FAULT if none does.
 
-        The fault is counted down, and the request among those that it holds, in one
-        step with the lock held. So whoever clears the fault does that before, and the
-        request does not meet it, or after, and the request is let go.
+        With the lock held, `times` goes down, and `held` goes up if the fault holds. So
+        whoever clears the fault comes before, and the request does not meet it, or
+        after, and the request finds the event set.
         """
         with self._lock:
             for fault in self._faults.values():
@@ -371,7 +374,7 @@ class Session:
                     if fault.hold:
                         fault.held += 1
                     self._remove_if_spent(fault)
-                    return fault
+                    return fault  # at once, as the dictionary may have changed
         return NO_FAULT
 
     def end_hold(self, fault: Fault) -> None:
@@ -500,9 +503,9 @@ class Sessions:
 # Flask calls `arrive` before the view, and also where no route fits, so that 404s and
 # 405s are recorded as well. If it returns a response, that is the answer and the view
 # is skipped. At last Flask calls `leave` with the response, whoever made it: `arrive`,
-# a view, or an error handler. Then Flask-CORS adds its headers: of several functions
-# for the end of a request, Flask calls the one that was registered first last. What one
-# function keeps for another is in `g`, which lives as long as the request.
+# a view, or an error handler. Flask-CORS adds its headers after that, though it was set
+# up before: Flask calls the functions for the end of a request in reverse order. What
+# one function keeps for another is in `g`, which lives as long as the request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
@@ -510,6 +513,12 @@ STATE_LIMIT = 2**26
 JOURNAL_BODY_LIMIT = 10 * 2**10  # so that 500 entries do not fill the memory
 HOLD_LIMIT = 30  # seconds
 DROPPED = 0  # in journal and log, the status of a request whose connection was closed
+
+DIGITS_LIMIT = 4000  # Python reads no integer of more than 4,300 digits
+# A value can be nested so deep that Python cannot write it, or cannot read it. How deep
+# that is depends on what else is under way. These limits are far below.
+NESTING_LIMIT = 500
+STATE_NESTING_LIMIT = NESTING_LIMIT + 2  # rows are in an array, which is in an object
 
 SESSION_NAME_RULE = make_rule(
     "string",
@@ -586,8 +595,9 @@ def session_name() -> str | None:
         validate(SESSION_NAME_RULE, name, "X-Mock-Session")
         return name
     # Most clients send no cookies, and `request.cookies` takes a while even then.
-    if "Cookie" in request.headers:
-        name = request.cookies.get("mock_session")
+    if "Cookie" not in request.headers:
+        return None
+    name = request.cookies.get("mock_session")
     if not name:
         return None  # an empty cookie is what is left of one that was cleared
     validate(SESSION_NAME_RULE, name, "mock_session")
@@ -597,8 +607,8 @@ def session_name() -> str | None:
 def path_below_api() -> str | None:
     """What follows the path of the API, as `/items/1`.
 
-    None for a request that is neither recorded nor made to fail: one to the API's own
-    path, to the mock controls, health or the description, or outside of the API.
+    None for a request that is neither recorded nor made to fail. Only those to the
+    resources, and to unknown paths below the API, are.
     """
     api = current_app.config["API"]
     if not request.path.startswith(f"{api}/"):
@@ -606,7 +616,7 @@ def path_below_api() -> str | None:
     path = request.path.removeprefix(api)
     if path.startswith("/mock/"):
         return None
-    if path.rstrip("/") in ("", "/mock", "/health", "/openapi.json"):
+    if path.removesuffix("/") in ("", "/mock", "/health", "/openapi.json"):
         return None
     return path
 
@@ -617,7 +627,7 @@ class Body:
 
     size: int  # bytes
     value: Any = None
-    problem: str = ""  # the end of a sentence that begins with "Body"
+    problem: str = ""  # what a sentence says of the body: "is empty"
 
 
 def read_body() -> Body:
@@ -629,8 +639,8 @@ def read_body() -> Body:
         levels = STATE_NESTING_LIMIT
     # Werkzeug raises the error if the header Content-Length is above its own limit. But
     # a body can come in pieces, without that header. Then Werkzeug reads as far as its
-    # limit, and ignores the rest. With a limit of one byte more than ours, we see by
-    # the length of what was read that it is too long.
+    # limit, and ignores the rest. So it may read one byte more than we allow: if our
+    # limit is 10 bytes and it has read 11, the body is too long.
     request.max_content_length = limit + 1
     raw = request.get_data()
     if len(raw) > limit:
@@ -643,21 +653,15 @@ def read_body() -> Body:
         return Body(len(raw), problem=str(error))
 
 
-DIGITS_LIMIT = 4000  # Python reads no integer of more than 4,300 digits
-# A value can be nested so deep that Python cannot write it, or cannot read it. How deep
-# that is depends on what else is under way. These limits are far below.
-NESTING_LIMIT = 500
-STATE_NESTING_LIMIT = NESTING_LIMIT + 2  # rows are in an array, which is in an object
-
-
 def parse_json(raw: bytes, max_levels: int) -> Any:
     """The value of a JSON text (RFC 8259) in UTF-8.
 
-    Raises ValueError with the end of a sentence, such as "is not JSON".
+    Raises ValueError with what a sentence says of it, such as "is not JSON".
     """
     too_deep = f"must not be nested deeper than {max_levels} levels"
     try:
-        # `loads` calls these functions with the text of each number that it finds.
+        # `loads` calls these functions with the texts of numbers: parse_int with 12,
+        # parse_float with 1.5 or 1e3, and parse_constant with NaN or Infinity.
         value = json.loads(
             raw.decode(),
             parse_int=read_integer,
@@ -730,8 +734,8 @@ def apply_fault(session: Session, path: str, query: str) -> Response | None:
     if not fault.after:
         return failure(fault)
 
-    # The request is carried out first. Then Flask calls this function with the answer,
-    # before it calls `leave`, and takes what it returns in place of the answer.
+    # The request is carried out first: Flask calls the view, then this function with
+    # the view's answer, and then `leave` with what this function returns.
     @after_this_request
     def lose_answer(_: Response) -> Response:
         return failure(fault)
@@ -755,7 +759,7 @@ def failure(fault: Fault) -> Response:
     and answer 503 instead.
     """
     if fault.drop and "werkzeug.socket" in request.environ:
-        return Response(status=DROPPED)  # `leave` sees it, and closes the connection
+        return Response(status=DROPPED)  # no real status: `leave` closes the connection
     if fault.drop:
         status = 503
     else:
@@ -771,7 +775,7 @@ def close_connection() -> None:
 
     Werkzeug's server logs the response all the same, and then fails to send it.
     """
-    with suppress(OSError):  # the client may have closed it
+    with suppress(OSError):  # go on if the client has closed it already
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
 
 
@@ -780,10 +784,12 @@ def close_connection() -> None:
 #
 # The same five views serve every resource. A view asks the store and makes an answer of
 # what it gets. There are no errors in a view: what is wrong with a request is raised
-# where it is found, and becomes an answer in the section after this one.
+# where it is found, and becomes an answer in the section after this one. The argument
+# `resource` comes from `add_routes`, and `id` from the path.
 # ----------------------------------------------------------------------
 
 resource_views = Blueprint("resource", __name__)
+NO_OBJECT = "must be a JSON object"
 
 
 @resource_views.get("")
@@ -849,13 +855,11 @@ def sent_object() -> dict[str, Any]:
     return sent
 
 
-NO_OBJECT = "must be a JSON object"
-
-
 def read_list_query(resource: Resource) -> dict[str, Any]:
     """The parameters of a list. Raises InvalidError for one that is not known.
 
-    A parameter that is just `_` is ignored: clients add it to get past caches.
+    A parameter that is just `_` is ignored: clients add it, with another number each
+    time, so that no cache answers.
     """
     names = [name for name in request.args if name not in ("_", *MOCK_PARAMETERS)]
     return read_query(resource.parameters, names)
@@ -889,10 +893,11 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
 def read_text(rule: Rule, text: str) -> Any:
     """The value that a text spells. Queries and settings have only texts.
 
-    A text that spells no value of the rule's type is returned as it is, for `check` to
-    refuse. So is a number with too many digits. The limits are below those of Python,
-    which raises an error for an integer of more than 4,300 digits, and reads a float of
-    more than 308 digits as infinity.
+    A text that spells no value of the rule's type is returned as it is. It has the
+    wrong type then, so `check` refuses it, and writes the sentence. A number with too
+    many digits is returned as it is, too. The limits are below those of Python, which
+    raises an error for an integer of more than 4,300 digits, and reads a float of more
+    than 308 digits as infinity.
     """
     types = types_of(rule)
     if text == "" and "null" in types:
@@ -912,8 +917,8 @@ def read_text(rule: Rule, text: str) -> Any:
 def expected_tags() -> ETags | None:
     """The tags in the header If-Match (RFC 9110 §13.1.1), or None without it.
 
-    The store asks whether the tag of the row is `in` them. Every tag is, if the header
-    is a star.
+    The store asks whether the tag of the row is `in` them: `tag in request.if_match`.
+    Every tag is, if the header is a star.
     """
     if "If-Match" not in request.headers:
         return None
@@ -957,11 +962,13 @@ def row_response(row: Row, status: int = 200) -> Response:
 def conditional(response: Response) -> Response:
     """The answer to a read: 304 for a client that has this content already.
 
-    See RFC 9110 §13.1.2. Werkzeug sends no body with a 304. Its `make_conditional` does
-    the same, but looks at If-Match as well, which we ignore on a read.
+    See RFC 9110 §13.1.2. Werkzeug leaves out the body of a response that has the status
+    304. Its `make_conditional` does the same as this function, but looks at If-Match as
+    well, which we ignore on a read.
     """
     tag, _ = response.get_etag()
-    # Tags that are marked as weak (W/"7") count as well.
+    # A proxy that has packed an answer marks its tag as weak, by W/ in front. For a
+    # read that is good enough.
     if tag is not None and request.if_none_match.contains_weak(tag):
         response.status_code = 304
     return response
@@ -974,7 +981,7 @@ def no_content() -> Response:
     return response
 
 
-# Clients refuse an answer whose headers are too long: Node those of 16 KiB in all.
+# Clients refuse an answer whose headers are too long: Node, if all are over 16 KiB.
 LINK_LIMIT = 4096  # bytes
 
 
@@ -1004,7 +1011,7 @@ def page_response(rows: list[Row], page: int, per_page: int) -> Response:
 
 def page_url(page: int) -> str:
     """The path and query of another page of the same list."""
-    parameters: dict[str, Any] = request.args.to_dict(flat=False)
+    parameters: dict[str, Any] = request.args.to_dict(flat=False)  # lists of texts
     parameters["page"] = page
     return f"{url_for('.list_rows')}?{urlencode(parameters, doseq=True)}"
 
@@ -1041,17 +1048,19 @@ def answer_store_error(error: StoreError) -> Response:
 
 
 def answer_http_error(error: HTTPException) -> WerkzeugResponse:
-    """Answer an error of Flask's in our form, with its headers such as Allow.
+    """Answer an error of Flask's in our form.
 
-    A 500 comes here, too: Flask makes one of any exception that has no handler, and
-    logs its traceback.
+    Its response keeps the headers that it has, such as Allow for a 405. A 500 comes
+    here, too: Flask makes one of any exception that has no handler, and logs its
+    traceback.
     """
     response = error.get_response()  # Flask's own, with an HTML body
     status = response.status_code
     sentence = SENTENCES.get(status, status_phrase(status))
     details = {}
     if status == 404:
-        details["path"] = f"{request.path} is not a path here; the API is {api_path()}"
+        came = request.root_path + request.path
+        details["path"] = f"{came} is no path here; the API is below {api_path()}"
     if status == 415:
         details["body"] = JSON_WANTED
     response.data = error_body(sentence, details) + b"\n"
@@ -1187,7 +1196,8 @@ def forget_requests() -> Response:
 #
 # The resource routes and health in OpenAPI 3.1 (https://spec.openapis.org), for tools
 # that make clients, types or tests. There, a rule is called a schema, and a method of a
-# path an operation.
+# path an operation. Schemas have names, and {"$ref": "#/components/schemas/Item"} is a
+# link to one.
 # ----------------------------------------------------------------------
 
 description_views = Blueprint("description", __name__)
@@ -1204,7 +1214,7 @@ ERROR_RULE = object_rule(
 @description_views.get("")
 def show_api() -> ResponseReturnValue:
     """Tell what is here."""
-    return about()
+    return about()  # as the home page does
 
 
 @description_views.get("/health")
@@ -1217,13 +1227,14 @@ def show_health() -> ResponseReturnValue:
 class Operation:
     """What the description says of a view of the resources.
 
-    In names of schemas, {} stands for the title of the resource: New{} is NewItem.
+    In names, {} stands for the title of the resource. So {}List is ItemList in the
+    description of items, and OrderList in that of orders.
     """
 
     view: Callable[..., Response]
     methods: tuple[str, ...]
     path: str = ""  # what follows the path of the resource
-    name: str = "{}"  # in the operation's id, behind the method
+    name: str = "{}"  # the operation's id is the method and this, as getItemList
     takes_list_query: bool = False
     header: str = ""  # one that the request can have
     body: str = ""  # the schema of what is sent
@@ -1360,15 +1371,15 @@ def describe_parameter(location: str, name: str, rule: Rule) -> dict[str, Any]:
     }
     if rule["type"] == "array":
         described["schema"] = {**rule, "items": without_null(rule["items"])}
-        # The parameter is repeated for each value. That is the default of OpenAPI, but
-        # some generators assume another.
+        # The parameter is repeated for each value: ?id=1&id=2. That is the default of
+        # OpenAPI, but some generators assume another.
         described["style"] = "form"
         described["explode"] = True
     return described
 
 
 def without_null(rule: Rule) -> Rule:
-    """A rule for a value in a query, which cannot carry null but in words."""
+    """A rule for a value in a query. Null is an empty text there, as told in words."""
     types = types_of(rule)
     if "null" not in types:
         return rule
@@ -1457,7 +1468,7 @@ def show_home() -> ResponseReturnValue:
     session = request.args.get("session") or None
     if session is not None:
         validate(SESSION_NAME_RULE, session, "session")
-    accepted = request.accept_mimetypes
+    accepted = request.accept_mimetypes  # what the client prefers, by its Accept
     if accepted.best_match(["text/html", "application/json"]) == "application/json":
         return about()
     columns = {name: list(resource.rules) for name, resource in RESOURCES.items()}
@@ -1507,8 +1518,9 @@ class Setting(NamedTuple):
     rule: Rule
 
 
-# Vite takes the first port from 5173 on that is free, and 4173 for its preview. Nuxt
-# takes 3000, and so do pages in tests without a browser, under jsdom.
+# Where tools serve a page while it is developed. Vite takes the first port from 5173 on
+# that is free, and 4173 for its preview; Nuxt takes 3000, and so do tests that have no
+# browser, under jsdom.
 DEFAULT_PORTS = (5173, 5174, 5175, 5176, 5177, 4173, 3000)
 DEFAULT_ORIGINS = ",".join([f"http://localhost:{port}" for port in DEFAULT_PORTS])
 ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
@@ -1551,11 +1563,11 @@ SETTINGS = {
 }
 
 
-class SettingError(InvalidError, click.ClickException):
+class SettingError(click.ClickException):
     """Raised if a setting, or the seed that it names, is wrong.
 
-    The command `flask` is made with click. It ends at a ClickException with what `show`
-    prints, and at any other exception with a traceback.
+    The command `flask` is made with click. At a ClickException it prints what `show`
+    prints, and ends; at any other exception it ends with a traceback.
     """
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -1570,25 +1582,28 @@ def load_settings(arguments: Mapping[str, object]) -> dict[str, Any]:
     with `seed=""` there is no seed, even if SEED is set.
     Raises SettingError with the name of the setting and the value that came.
     """
-    problems: Problems = {}
     argument_names = [name.lower() for name in SETTINGS]
     for name in arguments:
         if name not in argument_names:
-            problems[name] = unknown_name(name, argument_names)
+            raise SettingError(unknown_name(name, argument_names))
     values: dict[str, Any] = {}
     for name, setting in SETTINGS.items():
         given = arguments.get(name.lower())
         if given is None:
             given = os.environ.get(name, "")
-        values[name] = setting.default
-        if given != "":
-            value = read_text(setting.rule, str(given))
-            values[name] = check(setting.rule, value, name, problems)
-            if name in problems:
-                problems[name] += f", not {str(given)!r}"
-    if problems:
-        raise SettingError(list(problems.values())[0], problems)
+        if given == "":
+            values[name] = setting.default
+        else:
+            values[name] = read_setting(name, setting.rule, str(given))
     return values
+
+
+def read_setting(name: str, rule: Rule, text: str) -> Any:
+    """The value that a text spells. Raises SettingError."""
+    try:
+        return validate(rule, read_text(rule, text), name)
+    except InvalidError as error:
+        raise SettingError(f"{error}, not {text!r}") from None
 
 
 # ----------------------------------------------------------------------
@@ -1627,34 +1642,29 @@ def load_seed(seed: str) -> Tables:
         return read_state(demo_state(), timestamp(SEED_START))
     if not seed.endswith(".json"):
         return make_tables({"items": generated_items(int(seed))})
-    try:
-        return load_file(seed)
-    except InvalidError as error:
-        place, sentence = list(error.problems.items())[0]
-        problem = f"{place}: {sentence}"
-    except OSError as error:
-        problem = str(error.strerror)
-    except ValueError as error:
-        problem = str(error)
-    sentence = f"SEED {seed}: {problem}"
-    raise SettingError(sentence, {"SEED": sentence})
+    return load_file(seed)
 
 
 def load_file(path: str) -> Tables:
-    """The tables for a file in the form of a state.
-
-    Raises InvalidError if the state is wrong, ValueError if the file is no JSON object
-    or the path has a character that no path can have, and OSError.
-    """
-    # Some editors begin a file with a byte order mark, which is no part of JSON.
-    raw = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    """The tables for a file in the form of a state. Raises SettingError."""
     try:
-        state = parse_json(raw, STATE_NESTING_LIMIT)
+        raw = Path(path).read_bytes()
+    except OSError as error:
+        raise SettingError(f"SEED {path}: {error.strerror}") from None
+    except ValueError as error:  # the path has a character that no path can have
+        raise SettingError(f"SEED {path}: {error}") from None
+    try:
+        # Some editors begin a file with a byte order mark, which is no part of JSON.
+        state = parse_json(raw.removeprefix(codecs.BOM_UTF8), STATE_NESTING_LIMIT)
     except ValueError as error:
-        raise ValueError(f"the file {error}") from None
+        raise SettingError(f"SEED {path}: the file {error}") from None
     if not isinstance(state, dict):
-        raise ValueError(f"the file {NO_OBJECT}")
-    return read_state(state, timestamp(datetime.now(UTC)))
+        raise SettingError(f"SEED {path}: the file {NO_OBJECT}")
+    try:
+        return read_state(state, timestamp(datetime.now(UTC)))
+    except InvalidError as error:
+        place = list(error.problems)[0]
+        raise SettingError(f"SEED {path}: {place}: {error}") from None
 
 
 def demo_state() -> dict[str, list[dict[str, Any]]]:
@@ -1685,7 +1695,10 @@ def demo_state() -> dict[str, list[dict[str, Any]]]:
 
 
 def generated_items(size: int) -> Iterator[Item]:
-    """So many items, the same every time, made a minute after one another."""
+    """So many items, the same every time, made a minute after one another.
+
+    `yield` hands them over one by one, each when the caller asks for it.
+    """
     colours = ("Red", "Blue", "Green")
     things = ("mug", "lamp", "desk", "vase")
     statuses = list(ItemStatus)
@@ -1701,6 +1714,9 @@ def generated_items(size: int) -> Iterator[Item]:
 
 # ----------------------------------------------------------------------
 # Running
+#
+# Werkzeug's development server takes the connections, begins a thread for each, and
+# calls the app with the request that it has read.
 # ----------------------------------------------------------------------
 
 # How many connections may wait to be accepted. Werkzeug's own number is 128, and a
@@ -1711,20 +1727,22 @@ BACKLOG = 1024
 class RequestHandler(WSGIRequestHandler):
     """How the server reads and logs a request, and answers what is not HTTP: in JSON.
 
-    The two attributes that begin with `error_` belong to Python's http.server, which
-    uses them for requests that it cannot read and so does not give to Flask.
+    The server makes one for each connection, so what all share belongs to the class.
     """
 
     timeout = 60  # seconds; a client that is silent for longer is let go
-    error_content_type = "application/json"
-    error_message_format = '{"error": "%(explain)s"}\n'
     controls = ""  # the path of the mock controls, set by `main`
+    # Python's http.server answers by itself what it cannot read, so that Flask never
+    # sees it. For `explain` it fills in a sentence.
+    error_content_type = "application/json"
+    error_message_format = '{"error":"%(explain)s"}\n'
 
     def make_environ(self) -> dict[str, Any]:
         """What Flask is told of the request.
 
-        A client may have sent characters such as é as they are, where a browser sends
-        %C3%A9. Python's http.server has read their bytes as latin-1.
+        In a path or query, a browser writes é as %C3%A9, by its two bytes in UTF-8. Who
+        types curl may send the bytes themselves, of which http.server makes two
+        characters, as if they were latin-1. `quote` writes these as a browser would.
         """
         self.path = quote(self.path, safe=string.printable, encoding="latin-1")
         return super().make_environ()
@@ -1736,7 +1754,8 @@ class RequestHandler(WSGIRequestHandler):
         """
         read_of_controls = rf"GET {re.escape(self.controls)}[/? ]"
         if not re.match(read_of_controls, self.requestline):
-            # As `ascii` writes it, so that nothing in it can act upon a terminal.
+            # As `ascii` writes it, with \x1b for Escape, so that nothing in it can
+            # act upon a terminal.
             line = ascii(self.requestline)
             say(f"{self.log_date_time_string()} {line} {code}")
 
@@ -1755,7 +1774,7 @@ def say(line: str) -> None:
 
 
 def stop(signal_number: int, frame: FrameType | None) -> None:
-    """End the process at once, with status 0.
+    """End the process at once, with status 0, and without any cleaning up.
 
     A signal is how the system asks a program to end: SIGINT when somebody types Ctrl-C,
     SIGTERM when another program wants it. At SIGINT, Python would raise an exception in
@@ -1787,8 +1806,8 @@ def main() -> None:
 def make_listening_server(app: Flask, host: str, port: int) -> BaseWSGIServer:
     """Werkzeug's server, listening. Ends the process if that is not possible.
 
-    For a port that is taken, the server prints what to do, and exits. Other addresses
-    that cannot be, it tells in few words or by one of these exceptions.
+    In most such cases the server prints why, and exits; for odd addresses it raises one
+    of the other exceptions. Either way, we end with the reason in a line of ours.
     """
     printed = io.StringIO()
     try:

@@ -6,9 +6,10 @@ last one puts the parts together. Who asks for data, and why, is told in invento
     record     the values of one item or one order. It never changes
     row        a record as it is stored: the record, and its text in JSON
     resource   a kind of records with a name, such as `items`
-    rule       what a value must be, in words of JSON Schema
+    rule       what a value must be, such as an integer from 0 to 100
     place      where in the data something is, such as `name` or `items[0].item_id`
     state      all rows of all resources at one moment
+    seed       the rows with which a store begins
     thread     one of several runs through the program at the same time. The service has
                one for each request that is under way, and all of them use the same data
     lock       what only one thread can have at a time. Others that want it wait until
@@ -83,9 +84,9 @@ def raise_for_problems(problems: Problems) -> None:
 # moments. Clients may send other forms; `read_time` makes this form of them.
 # ----------------------------------------------------------------------
 
-# Roughly a date, a time of day, and a zone. `fromisoformat` looks at them more closely,
-# but would overlook a wrong character before the zone or at the end, and a zone of an
-# hour and 60 minutes.
+# A date (digits, W and -), T or a blank, a time of day, and a zone: Z, +01, +0100,
+# +01:00 or +01:00:00. `fromisoformat` checks date and time more closely. The pattern is
+# for what it lets pass: a wrong character before the zone or at the end, and +01:60.
 TIME_WITH_ZONE = r"[0-9W-]+[T ][0-9:.,]*[0-9](Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"
 
 
@@ -101,7 +102,7 @@ def read_time(text: str) -> str:
     2026-01-05T10:30:00+01:00, and those that `datetime.fromisoformat` knows besides,
     such as one without seconds.
     """
-    text = text.upper()
+    text = text.upper()  # RFC 3339 allows t and z as well
     if not re.fullmatch(TIME_WITH_ZONE, text):
         raise ValueError("not a time with its zone")
     try:
@@ -113,9 +114,15 @@ def read_time(text: str) -> str:
 # ----------------------------------------------------------------------
 # Rules
 #
-# A rule says what a value must be, in words of JSON Schema (https://json-schema.org).
-# The same dictionary validates data and is published in the API's description. Its
-# `description` finishes the sentence "Quantity must be ...".
+# A rule says what a value must be, in words of JSON Schema (https://json-schema.org):
+#
+#     {"type": "integer", "minimum": 0, "description": "an integer of at least 0"}
+#     {"type": "object", "properties": {"name": ...}, "required": ["name"], ...}
+#     {"type": "array", "items": ...}
+#
+# `properties` and `items` have the rules for what is inside. The same dictionary
+# validates data and is published in the API's description. Its `description` finishes
+# the sentence "Quantity must be ...".
 # ----------------------------------------------------------------------
 
 Rule = Mapping[str, Any]
@@ -145,8 +152,8 @@ def has_type(rule: Rule, value: Any) -> bool:
     return any(type(value) in TYPES[name] for name in types_of(rule))
 
 
-# What `format` can say of a string. Each function returns the string in the form in
-# which it is kept, and raises ValueError if it has not the format.
+# What `format` can say of a string. Each function raises ValueError if a string has not
+# the format. Else it returns the string in the form in which it is kept (see `check`).
 FORMATS: dict[str, Callable[[str], str]] = {"date-time": read_time}
 
 
@@ -177,7 +184,8 @@ def has_format(value: str, name: str) -> bool:
 
 
 # The words that limit a single value, each with its test. It is called with the value
-# and with what the rule says for the word, once the value is of the right type.
+# and with what the rule says for the word, once the value is of the right type. Of the
+# two from Python, ge(value, limit) is `value >= limit`, and le the other way round.
 LIMITS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": is_one_of,
     "minimum": ge,
@@ -212,7 +220,7 @@ def require_known(name: str, known: Collection[str]) -> None:
 # JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
 MAX_INTEGER = 2**53 - 1
 
-# A pattern for text with at least one character that is no white space.
+# White space, if any, then a character that is none, and then anything.
 NOT_BLANK = r"^\s*\S[\s\S]*$"
 
 
@@ -224,7 +232,7 @@ def make_rule(type_name: str, description: str, **words: Any) -> Rule:
 
 
 def text_rule(max_length: int) -> Rule:
-    """A string, which may be empty. Lengths count Unicode code points."""
+    """A string, which may be empty. Lengths count Unicode code points: é is one."""
     description = f"a string of at most {max_length} characters"
     return make_rule("string", description, maxLength=max_length)
 
@@ -279,7 +287,7 @@ def nullable(rule: Rule) -> Rule:
     description = f"{rule['description']} or null"
     changed = {**rule, "type": [*types, "null"], "description": description}
     if "enum" in rule:
-        changed["enum"] = [*rule["enum"], None]
+        changed["enum"] = [*rule["enum"], None]  # or `enum` would refuse null
     return changed
 
 
@@ -304,7 +312,7 @@ ROW_ID_RULE = make_rule(
 
 
 def validate(rule: Rule, value: Any, place: str = "") -> Any:
-    """The value of a JSON text in the form in which it is kept. Raises InvalidError."""
+    """Return a JSON value in the form in which it is kept. Raises InvalidError."""
     problems: Problems = {}
     kept = check(rule, value, place, problems)
     raise_for_problems(problems)
@@ -312,10 +320,12 @@ def validate(rule: Rule, value: Any, place: str = "") -> Any:
 
 
 def check(rule: Rule, value: Any, place: str, problems: Problems) -> Any:
-    """Add what is wrong with a JSON value to `problems`, in the order of the rule.
+    """Look whether a JSON value obeys a rule, and return it as it is kept.
 
-    Returns the value in the form in which it is kept. `place` is where the value stands
-    in the data of which it is a part; it is empty for the whole.
+    What is wrong is written into `problems`, the caller's dictionary, in the order of
+    the rule. The calls for what is inside write into the same one, so that one answer
+    can tell everything. `place` is where the value stands in the whole, for which it is
+    empty.
     """
     if isinstance(value, float) and value.is_integer() and "integer" in types_of(rule):
         value = int(value)  # to JSON Schema, 3.0 is an integer
@@ -359,7 +369,8 @@ def check_properties(
             kept[name] = check(property_rule, value[name], prefix + name, problems)
         elif name in rule.get("required", ()):
             problems[prefix + name] = f"{label(name)} is required"
-    # JSON Schema allows other names unless a rule says that it does not.
+    # JSON Schema allows other names unless a rule says that it does not. A body can
+    # have a million of them.
     if not rule.get("additionalProperties", True):
         for name in value:
             if name not in properties and len(problems) < MAX_PROBLEMS:
@@ -389,7 +400,8 @@ def label(place: str) -> str:
 #
 # A record is a frozen dataclass: Python refuses to change its attributes once it is
 # made. A change makes another record. So any thread may keep a record and read it
-# whenever it likes. With `kw_only` its values are given by name and not by position.
+# whenever it likes. With `kw_only` its values are given by name and not by position, so
+# that a field without a default may follow one that has one.
 #
 # `field(metadata=...)` keeps something beside a field that dataclasses do not use
 # themselves; here it is the rule of the field. A client must send the fields that have
@@ -402,16 +414,41 @@ READ_ONLY = {"readOnly": True}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A field that has the id of a row, and the name of that row's resource.
+
+    If there is an array, the field is one of each object in it.
+    """
+
+    field: str
+    array: str = ""
+    resource: str
+
+    def ids(self, record: "Record") -> list[str | None]:
+        """The ids that a record has there: one, or one for each object of the array.
+
+        None stands where no row is named.
+        """
+        if self.array == "":
+            return [getattr(record, self.field)]
+        return [element.get(self.field) for element in getattr(record, self.array)]
+
+    def place(self, index: int) -> str:
+        """The place of the id with this index."""
+        if self.array == "":
+            return self.field
+        return f"{self.array}[{index}].{self.field}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Record:
     """What every record has. `updated_at` is None until the first change."""
 
     # A ClassVar belongs to the class and is no field. Subclasses put their own in its
     # place. These are the fields in which no two records may have the same value.
     unique_fields: ClassVar[tuple[str, ...]] = ()
-    # Where a record has the id of another row, and of which resource: {"owner_id":
-    # "people"}, or for each object in an array {"items[].item_id": "items"}. The rows
-    # that it names must exist as long as it does.
-    references: ClassVar[Mapping[str, str]] = {}
+    # Where a record names other rows. They must exist as long as it does.
+    references: ClassVar[tuple[Reference, ...]] = ()
 
     id: str = field(metadata={**ROW_ID_RULE, **READ_ONLY})
     created_at: str = field(metadata={**TIME_RULE, **READ_ONLY})
@@ -454,7 +491,7 @@ class Order(Record):
     """What somebody has ordered, line by line."""
 
     unique_fields = ("internal_number",)
-    references = {"items[].item_id": "items"}
+    references = (Reference(array="items", field="item_id", resource="items"),)
 
     internal_number: str = field(metadata=name_rule(50))
     status: str = field(default="pending", metadata=name_rule(50))
@@ -465,34 +502,22 @@ class Order(Record):
     )
 
 
-def named_ids(record: Record, path: str) -> list[str | None]:
-    """The ids that a record has at a path such as `owner_id` or `items[].item_id`.
-
-    That is one id, or one for each object of the array. None stands where no row is
-    named.
-    """
-    array_name, _, name = path.rpartition("[].")
-    if array_name == "":
-        return [getattr(record, name)]
-    return [element.get(name) for element in getattr(record, array_name)]
-
-
 def check_named_rows(
     record: Record,
-    path: str,
-    target: str,
+    reference: Reference,
     ids: Container[str],
     prefix: str,
     problems: Problems,
 ) -> None:
-    """Check that the ids at a path of a record are among those of the target resource.
+    """Check that the rows that a record names are among those with these ids.
 
     `prefix` is where the record stands in a whole state, such as `orders[0].`.
     """
-    for index, id in enumerate(named_ids(record, path)):
+    for index, id in enumerate(reference.ids(record)):
         if id is not None and id not in ids:
-            place = prefix + path.replace("[]", f"[{index}]")
-            problems[place] = f"{label(place)} must be the id of one of the {target}"
+            place = prefix + reference.place(index)
+            sentence = f"must be the id of one of the {reference.resource}"
+            problems[place] = f"{label(place)} {sentence}"
 
 
 def taken_sentence(name: str, value: Any) -> str:
@@ -538,7 +563,7 @@ class Resource:
                 if "string" in types_of(rule):
                     self.searchable.append(field_name)
         self._make_rules()
-        # How its lists are filtered, which is told in the section Lists.
+        # These two are made by functions of the section Lists, further down.
         self.filters = make_filters(self.rules)
         self.parameters = make_parameters(self.filters)
 
@@ -550,15 +575,14 @@ class Resource:
             raise ValueError(f"{name} has no rule in its metadata")
         require_known_words(rule)
         self.rules[name] = rule
-        # Dataclasses say by MISSING that there is no default; None can be a default.
+        # MISSING is how dataclasses say that there is no default.
         if record_field.default is not MISSING:
             self.defaults[name] = record_field.default
         if record_field.default_factory is not MISSING:
             self.defaults[name] = record_field.default_factory()
-        # The field may hold an enum, or `Colour | None`, whose arguments are the two.
-        for candidate in (record_field.type, *get_args(record_field.type)):
-            if isinstance(candidate, type) and issubclass(candidate, StrEnum):
-                self.enums[name] = candidate
+        enum = enum_of(record_field.type)
+        if enum is not None:
+            self.enums[name] = enum
 
     def _make_rules(self) -> None:
         """Make four rules for a whole row, each for another use.
@@ -601,6 +625,16 @@ class Resource:
         return to_json({name: getattr(record, name) for name in self.rules})
 
 
+def enum_of(field_type: Any) -> type[StrEnum] | None:
+    """The enum that a field of this type holds, also if it is `Colour | None`."""
+    types = [field_type]
+    types.extend(get_args(field_type))  # of `Colour | None`, the two types in it
+    for each_type in types:
+        if isinstance(each_type, type) and issubclass(each_type, StrEnum):
+            return each_type
+    return None
+
+
 def to_json(value: Any) -> bytes:
     """A value as JSON, without blanks."""
     return json.dumps(value, separators=(",", ":")).encode()
@@ -618,7 +652,7 @@ def ordered_fields(record_class: type[Record]) -> list[Field[Any]]:
     return others + times
 
 
-RESOURCES: dict[str, Resource] = {}  # by name
+RESOURCES: dict[str, Resource] = {}  # by name; the last section fills it
 
 
 # ----------------------------------------------------------------------
@@ -630,17 +664,18 @@ RESOURCES: dict[str, Resource] = {}  # by name
 
 
 def tag_of(content: bytes) -> str:
-    """A tag, which stands for a content: the same one has the same tag, others differ.
+    """A short text that stands for a content: whoever has it can ask "still the same?".
 
-    It is a hash: a function makes a short text of bytes of any length, and it is made
-    so that no two contents that lead to the same text will ever be found.
+    It is a hash, computed from all bytes of the content. The same content always gives
+    the same text. Two contents could in theory give the same one, but nobody will ever
+    find such a pair.
     """
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A record as it is stored. Its JSON is made once, when it is written."""
+    """A record as it is stored. Its JSON is made once, its tag when somebody asks."""
 
     record: Record
     json: bytes
@@ -661,6 +696,14 @@ class Table:
     def copy(self) -> "Table":
         """Another table with the same rows."""
         return Table(self.rows.copy(), self.last_number)
+
+
+def first_naming(table: Table, reference: Reference, row: Row) -> Row | None:
+    """The first row of a table that names a row by a reference, not counting itself."""
+    for other in table.rows.values():
+        if row.record.id in reference.ids(other.record) and other is not row:
+            return other
+    return None
 
 
 Tables = dict[str, Table]  # by the name of the resource
@@ -699,15 +742,91 @@ def next_number(last_number: int, ids: Container[str]) -> int:
 
 
 # ----------------------------------------------------------------------
+# Whole states
+#
+# A state has all rows of all resources, as `{"items": [...], "orders": [...]}`. Each of
+# its rows is checked by itself first, and then what ties the rows to each other: values
+# that must be unique, and the rows that they name.
+# ----------------------------------------------------------------------
+
+
+def read_state(state: Mapping[str, Any], now: str) -> Tables:
+    """Tables with the rows of a state; a missing id or creation time is filled in.
+
+    Raises InvalidError with problems by place, such as `orders[0].items[2].item_id`.
+    """
+    arrays = {}
+    for name, resource in RESOURCES.items():
+        arrays[name] = array_rule(resource.state_rule)
+    kept = validate(object_rule(arrays), state)
+    records = {}
+    for name, resource in RESOURCES.items():
+        records[name] = read_records(resource, kept.get(name, []), now)
+    problems: Problems = {}
+    check_state_ties(records, problems)
+    raise_for_problems(problems)
+    return make_tables(records)
+
+
+def read_records(
+    resource: Resource, bodies: list[dict[str, Any]], now: str
+) -> list[Record]:
+    """The records of a state's checked rows.
+
+    Rows without an id get the numbers that follow: of rows with the ids 7, none and 8,
+    the second gets 9.
+    """
+    given_ids = set()
+    for body in bodies:
+        if body.get("id") is not None:
+            given_ids.add(body["id"])
+    number = largest_number(given_ids)
+    records = []
+    for body in bodies:
+        id = body.get("id")
+        if id is None:
+            number = next_number(number, given_ids)
+            id = str(number)
+        record = resource.record_class(
+            id=id,
+            created_at=body.get("created_at") or now,
+            updated_at=body.get("updated_at"),
+            **resource.values(body),
+        )
+        records.append(record)
+    return records
+
+
+def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) -> None:
+    """Check for values that are used twice, and for references to no row."""
+    ids = {}
+    for resource_name, its_records in records.items():
+        ids[resource_name] = {record.id for record in its_records}
+    for resource_name, its_records in records.items():
+        taken = set()
+        for index, record in enumerate(its_records):
+            prefix = f"{resource_name}[{index}]."
+            for name in ("id", *record.unique_fields):
+                value = getattr(record, name)
+                if value is not None and (name, value) in taken:
+                    problems[prefix + name] = taken_sentence(name, value)
+                taken.add((name, value))
+            for reference in record.references:
+                named_ids = ids[reference.resource]
+                check_named_rows(record, reference, named_ids, prefix, problems)
+
+
+# ----------------------------------------------------------------------
 # The store
 #
 # A store has the tables of one test, or one person, and the one lock that guards them.
 # Data is checked by its rules before the lock is taken. What needs a look at other rows
-# is checked with the lock held, by looking at every row: a mock has few.
+# is checked with the lock held, by looking at every row. In front of a user interface
+# that is being built or tested there are few.
 # ----------------------------------------------------------------------
 
-# What a caller expects of a row that is to be changed: that its tag is `in` a
-# container. None stands for any tag.
+# A client may ask for a change only if the row is as it knows it, that is if the row's
+# tag is `in` the tags that it sends. None: it has sent none, and any row will do.
 Expected = Container[str] | None
 
 
@@ -760,7 +879,8 @@ class Store:
             number = next_number(table.last_number, table.rows)
             record = resource.record_class(id=str(number), created_at=now, **values)
             self._check_ties(resource, record)
-            # Only counted up, so that the id of a deleted row does not come back.
+            # Only counted up, so that the id of a deleted row does not come back. A
+            # reset or a new state brings other tables, which count for themselves.
             table.last_number = number
             return self._put(resource, record)
 
@@ -822,9 +942,9 @@ class Store:
     def _check_ties(self, resource: Resource, record: Record) -> None:
         """Check what ties a record that is about to be stored to other rows."""
         problems: Problems = {}
-        for path, target in record.references.items():
-            ids = self._tables[target].rows
-            check_named_rows(record, path, target, ids, "", problems)
+        for reference in record.references:
+            ids = self._tables[reference.resource].rows  # a dictionary, by id
+            check_named_rows(record, reference, ids, "", problems)
         raise_for_problems(problems)
         for name in record.unique_fields:
             value = getattr(record, name)
@@ -839,84 +959,13 @@ class Store:
         """Check that no other row names the one that is about to be deleted."""
         id = row.record.id
         for name, table in self._tables.items():
-            naming_resource = RESOURCES[name]
-            for path, target in naming_resource.record_class.references.items():
-                if target != resource.name:
-                    continue
-                for other in table.rows.values():
-                    if id in named_ids(other.record, path) and other is not row:
-                        holder = f"{naming_resource.title.lower()} {other.record.id}"
-                        sentence = f"{resource.title} {id} is named by {holder}"
+            for reference in RESOURCES[name].record_class.references:
+                if reference.resource == resource.name:
+                    naming_row = first_naming(table, reference, row)
+                    if naming_row is not None:
+                        holder = f"{RESOURCES[name].title} {naming_row.record.id}"
+                        sentence = f"{resource.title} {id} is named by {holder.lower()}"
                         raise ConflictError(sentence, {"id": sentence})
-
-
-# ----------------------------------------------------------------------
-# Whole states
-#
-# A state has all rows of all resources, as `{"items": [...], "orders": [...]}`. Each of
-# its rows is checked by itself first, and then what ties the rows to each other.
-# ----------------------------------------------------------------------
-
-
-def read_state(state: Mapping[str, Any], now: str) -> Tables:
-    """Tables with the rows of a state; a missing id or creation time is filled in.
-
-    Raises InvalidError with problems by place, such as `orders[0].items[2].item_id`.
-    """
-    arrays = {}
-    for name, resource in RESOURCES.items():
-        arrays[name] = array_rule(resource.state_rule)
-    kept = validate(object_rule(arrays), state)
-    records = {}
-    for name, resource in RESOURCES.items():
-        records[name] = read_records(resource, kept.get(name, []), now)
-    problems: Problems = {}
-    check_state_ties(records, problems)
-    raise_for_problems(problems)
-    return make_tables(records)
-
-
-def read_records(
-    resource: Resource, bodies: list[dict[str, Any]], now: str
-) -> list[Record]:
-    """The records of a state's checked rows."""
-    given_ids = set()
-    for body in bodies:
-        if body.get("id") is not None:
-            given_ids.add(body["id"])
-    number = largest_number(given_ids)
-    records = []
-    for body in bodies:
-        id = body.get("id")
-        if id is None:
-            number = next_number(number, given_ids)
-            id = str(number)
-        record = resource.record_class(
-            id=id,
-            created_at=body.get("created_at") or now,
-            updated_at=body.get("updated_at"),
-            **resource.values(body),
-        )
-        records.append(record)
-    return records
-
-
-def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) -> None:
-    """Check for values that are used twice, and for references to no row."""
-    ids = {}
-    for resource_name, its_records in records.items():
-        ids[resource_name] = {record.id for record in its_records}
-    for resource_name, its_records in records.items():
-        taken = set()
-        for index, record in enumerate(its_records):
-            prefix = f"{resource_name}[{index}]."
-            for name in ("id", *record.unique_fields):
-                value = getattr(record, name)
-                if value is not None and (name, value) in taken:
-                    problems[prefix + name] = taken_sentence(name, value)
-                taken.add((name, value))
-            for path, target in record.references.items():
-                check_named_rows(record, path, target, ids[target], prefix, problems)
 
 
 # ----------------------------------------------------------------------
@@ -925,9 +974,14 @@ def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) ->
 # `quantity_gte=5` filters a list by the field `quantity`: a row stays in the list if
 # its quantity is at least 5, which is called the wanted value. `_gte` is the ending of
 # the filter. `filters_of` says which endings a field has, and `filter_rows` what they
-# mean.
+# mean:
+#
+#     none, _ne               fields of all types, but arrays and objects
+#     _gt, _gte, _lt, _lte    those whose values have an order: not true and false
+#     _like                   strings
 # ----------------------------------------------------------------------
 
+# A date is made a time before the rule is used, by `read_text` in inventory.py.
 WANTED_TIME_RULE = make_rule(
     "string",
     "a time with its zone, such as 2026-01-01T09:30:00.000Z, or a date, such as"
@@ -945,7 +999,7 @@ class Filter(NamedTuple):
 
 
 def filters_of(name: str, rule: Rule) -> list[Filter]:
-    """The filters of a field. None if it holds arrays or objects."""
+    """The filters of a field with this rule."""
     types = types_of(rule)
     wanted_rule = make_wanted_rule(rule)
     if wanted_rule is None:
@@ -1001,7 +1055,8 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
     for each_filter in filters.values():
         if each_filter.field not in names:
             names.append(each_filter.field)
-    sort_item = f"-?({'|'.join(names)})"
+    choices = "|".join(names)
+    sort_item = f"-?({choices})"
     parameters = {
         "sort": make_rule(
             "string",
@@ -1051,7 +1106,8 @@ def filter_rows(
         for text in wanted:
             rows = search_rows(rows, [name], text)
         return rows
-    # A row must pass for each of the wanted values, that is for the most demanding one.
+    # A row must pass for all wanted values. If its quantity is above the largest of
+    # them, it is above each.
     if name == "id":
         value_of = id_order
         wanted = [natural_order(id) for id in wanted]
@@ -1064,7 +1120,9 @@ def filter_rows(
     smallest = min(wanted)
     if ending == "_lt":
         return [row for row in rows if value_of(row) < smallest]
-    return [row for row in rows if value_of(row) <= smallest]  # _lte
+    if ending == "_lte":
+        return [row for row in rows if value_of(row) <= smallest]
+    raise ValueError(f"no meaning for the ending {ending}")
 
 
 def natural_order(id: str) -> tuple[int, str]:
@@ -1097,7 +1155,7 @@ def sort_rows(resource: Resource, rows: list[Row], parts: list[str]) -> list[Row
         # order have the same value in it.
         descending.setdefault(part.removeprefix("-"), part.startswith("-"))
     # Sorting keeps the order of rows that compare equal. So the rows are sorted by the
-    # least important field first.
+    # least important field first, which is the last one of the dictionary.
     for name in reversed(descending):
         key = sort_key(resource, name)
         rows = sorted(rows, key=key, reverse=descending[name])
@@ -1106,7 +1164,11 @@ def sort_rows(resource: Resource, rows: list[Row], parts: list[str]) -> list[Row
 
 def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
     """What rows are compared by if they are sorted by a field. Null is the smallest."""
+    if name == "id":
+        return id_order
     value_of = attrgetter(f"record.{name}")
+    if "null" not in types_of(resource.rules[name]):
+        return value_of
 
     def null_first(row: Row) -> tuple[bool, Any]:
         # False comes before True, so null comes before every value. The second parts
@@ -1115,11 +1177,7 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
         value = value_of(row)
         return value is not None, value
 
-    if name == "id":
-        return id_order
-    if "null" in types_of(resource.rules[name]):
-        return null_first
-    return value_of
+    return null_first
 
 
 # ----------------------------------------------------------------------
@@ -1153,24 +1211,21 @@ def check_declarations(resource: Resource) -> None:
             raise ValueError(
                 f"unique_fields of {name} has {field_name!r}: no such field"
             )
-    for path, target in resource.record_class.references.items():
+    for reference in resource.record_class.references:
+        target = reference.resource
         if target != name and target not in RESOURCES:
-            raise ValueError(f"references of {name} has {target!r}: no such resource")
-        if "string" not in types_of(rule_at(resource, path)):
-            raise ValueError(f"references of {name} has {path!r}: no text is there")
+            raise ValueError(f"{name} refers to {target!r}: no such resource")
+        if "string" not in types_of(rule_of_reference(resource, reference)):
+            raise ValueError(f"{name} has no string {reference.place(0)!r}")
 
 
-def rule_at(resource: Resource, path: str) -> Rule:
-    """The rule for what stands at a path such as `owner_id` or `items[].item_id`.
-
-    A rule without a type if nothing is declared there.
-    """
-    array_name, _, name = path.rpartition("[].")
-    rules: Mapping[str, Rule] = resource.rules
-    if array_name != "":
-        element_rule = resource.rules.get(array_name, {}).get("items", {})
-        rules = element_rule.get("properties", {})
-    return rules.get(name, {})
+def rule_of_reference(resource: Resource, reference: Reference) -> Rule:
+    """The rule for the ids that a reference has, or an empty one if there is none."""
+    if reference.array == "":
+        return resource.rules.get(reference.field, {})
+    element_rule = resource.rules.get(reference.array, {}).get("items", {})
+    rule: Rule = element_rule.get("properties", {}).get(reference.field, {})
+    return rule
 
 
 register("items", Item)
