@@ -1831,418 +1831,359 @@ PAGE = r"""<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ name }}</title>
-<link rel="icon" href="data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'
-  viewBox='0 0 16 16'><rect x='1' y='4' width='14' height='11' rx='2' fill='%23197a53'/>
-  </svg>">
+<link rel="icon" href="data:,">
 <style>
   :root {
-    color-scheme: light dark;
-    --back: #fff; --front: #1c2430; --soft: #596272; --line: #d5dae1; --panel: #f6f7f9;
-    --good: #146b48; --bad: #b3263a; --wait: #7a5200; --accent: #146b48;
-  }
-  @media (prefers-color-scheme: dark) {
-    :root {
-      --back: #14181f; --front: #e8ebf0; --soft: #a9b2c0; --line: #343c48;
-      --panel: #1c222b; --good: #63cf9f; --bad: #ff8f9c; --wait: #efc057;
-      --accent: #63cf9f;
-    }
+    color-scheme: light dark; scroll-padding-top: 2rem;
+    --back: light-dark(#fff, #14181f); --panel: light-dark(#f6f7f9, #1c222b);
+    --front: light-dark(#1c2430, #e8ebf0); --soft: light-dark(#596272, #a9b2c0);
+    --good: light-dark(#146b48, #63cf9f); --bad: light-dark(#b3263a, #ff8f9c);
+    --wait: light-dark(#7a5200, #efc057); --mark: light-dark(#ffeeb8, #4a3d14);
+    --line: light-dark(#d5dae1, #3a4352);
   }
   * { box-sizing: border-box }
-  body { margin: 0 auto; max-width: 90rem; padding: 1.25rem; background: var(--back);
-    color: var(--front); font: 1rem/1.5 system-ui, sans-serif }
-  h1 { margin: 0; font-size: 1.6rem }
-  h2 { margin: 0 0 .75rem; font-size: 1.1rem }
-  p { margin: .25rem 0 .75rem }
-  code, pre, .requests, .faults { font: .875rem/1.5 ui-monospace, monospace }
-  a { color: var(--accent) }
-  .soft { color: var(--soft) }
-  .columns { display: grid; gap: 1.25rem; margin: 1.25rem 0 }
-  @media (min-width: 62rem) { .columns { grid-template-columns: 3fr 2fr } }
-  .column { display: grid; gap: 1.25rem; align-content: start; min-width: 0 }
-  section { padding: 1rem; border: 1px solid var(--line); border-radius: .6rem;
-    background: var(--panel); min-width: 0 }
-  .title { display: flex; flex-wrap: wrap; justify-content: space-between; gap: .5rem }
-  .count { font-size: 1.4rem; font-weight: 700 }
-  input, select, button { font: inherit; color: inherit; padding: .35rem .6rem;
+  body { margin: 0 auto; max-width: 100rem; padding: 1rem; background: var(--back);
+    color: var(--front); font: 1rem/1.4 system-ui, sans-serif }
+  header, form { display: flex; flex-wrap: wrap; gap: .5rem 1rem }
+  header { justify-content: space-between }
+  main, .column { display: grid; gap: 1rem; align-content: start; min-width: 0 }
+  @media (min-width: 64rem) {
+    main { grid-template: auto auto 1fr / 5fr 3fr }
+    .controls { grid-row: span 2 }
+  }
+  section { min-width: 0; padding: .75rem 1rem; border: 1px solid var(--line);
+    border-radius: .6rem; background: var(--panel) }
+  h1, h2 { margin: 0; font-size: 1.1rem }
+  h1 { font-size: 1.5rem }
+  p { margin: .5rem 0 }
+  #news, #latest { min-height: 1.4rem; margin: 0 }
+  #news:not(:empty) { position: sticky; top: 0; z-index: 1; background: var(--back) }
+  #latest { overflow: hidden; white-space: nowrap; text-overflow: ellipsis }
+  [href] { color: var(--good) }
+  input, select, button { font: inherit; color: inherit; padding: .3rem .6rem;
     border: 1px solid var(--soft); border-radius: .4rem; background: var(--back) }
-  button { cursor: pointer }
-  button.main { background: var(--accent); border-color: var(--accent);
-    color: var(--back); font-weight: 600 }
-  :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px }
-  [aria-invalid=true] { border-color: var(--bad) }
-  label { display: block; font-weight: 600 }
-  label.check { display: flex; gap: .5rem; align-items: center; font-weight: 400 }
+  form > div { flex: 1 1 8rem }
+  form > button { align-self: start; margin-top: 1.4rem } /* beside an input */
+  label { display: block }
   input, select { width: 100% }
-  input[type=checkbox] { width: 1.5rem; height: 1.5rem }
-  form.line { display: flex; flex-wrap: wrap; gap: .5rem; align-items: end }
-  form.line div { flex: 1 1 12rem; max-width: 24rem }
-  .fields { display: grid; gap: .75rem; margin-bottom: .75rem;
-    grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)) }
-  .wide { grid-column: 1 / -1 }
-  .problem { color: var(--bad); margin: 0 }
-  .problem:empty { display: none }
-  .news { min-height: 1.5rem; margin: .5rem 0 0; font-weight: 600 }
-  .requests, .faults { list-style: none; margin: 0; padding: 0 }
-  .scroll { height: 24rem; overflow: auto }
-  .requests li { border-top: 1px solid var(--line) }
-  .requests summary { display: grid; gap: 0 .75rem; padding: .3rem 0; cursor: pointer;
-    grid-template-columns: 1rem 5rem 4.5rem minmax(0, 1fr) 7rem 6.5rem }
-  .requests summary::before { content: "▸" }
-  .requests [open] summary::before { content: "▾" }
-  @media (max-width: 40rem) {
-    .requests summary { grid-template-columns: 1rem 4rem minmax(0, 1fr) 6.5rem }
-    .requests .time, .requests .duration { display: none }
-  }
-  .path, pre { overflow-wrap: anywhere; white-space: pre-wrap; margin: 0 }
-  .duration { text-align: right }
-  .good { color: var(--good) } .bad { color: var(--bad); font-weight: 700 }
-  .pending { color: var(--wait); font-weight: 700 }
-  .faults { margin-top: .5rem }
-  td:nth-child(-n+2) { white-space: nowrap }
-  table { width: 100%; border-collapse: collapse }
-  th { text-align: left }
-  td, th { padding: .3rem .8rem .3rem 0; border-top: 1px solid var(--line);
-    vertical-align: top; overflow-wrap: anywhere }
-  @media (max-width: 40rem) {
-    thead { display: none }
-    td:nth-child(n) { display: block; padding: 0; border: 0; white-space: normal }
-    tr { display: block; border-top: 1px solid var(--line); padding: .3rem 0 }
-  }
-  .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden;
-    clip-path: inset(50%) }
+  ::placeholder { color: var(--soft) }
+  [type=checkbox] { width: 1.5rem; height: 1.5rem }
+  [aria-invalid=true] { border-color: var(--bad) }
+  :focus-visible { outline: 3px solid var(--good); outline-offset: 2px }
+  .scroll { height: 20rem; margin: .5rem 0; overflow: auto; resize: vertical }
+  code, pre, ol, ul { font: .8125rem/1.5 ui-monospace, monospace }
+  ol, ul { list-style: none; margin: .5rem 0 0; padding: 0 }
+  li, th, td { padding: .25rem .75rem .25rem 0; border-top: 1px solid var(--line);
+    overflow-wrap: anywhere }
+  pre { margin: 0; white-space: pre-wrap }
+  summary { cursor: pointer }
+  table { width: 100%; border-spacing: 0; font-size: .8125rem; text-align: left }
+  thead { position: sticky; top: 0; background: var(--panel) }
+  th, td { max-width: 20rem; vertical-align: top; overflow-wrap: break-word }
+  /* The id, and the times created_at and updated_at. */
+  td:first-child, td:nth-last-child(-n + 2) { white-space: nowrap }
+  td:first-child::before { content: ""; display: inline-block; width: 1em }
+  [data-mark] { background: var(--mark) }
+  [data-mark=new] td:first-child::before { content: "+" }
+  [data-mark=changed] td:first-child::before { content: "*" }
+  [data-mark=changed] .changed { text-decoration: underline 2px }
+  [data-empty]:empty::after { content: attr(data-empty) }
+  .soft { color: var(--soft) } .pending { color: var(--wait) }
+  .good { color: var(--good) } .bad { color: var(--bad) }
 </style>
 </head>
 <body>
+{# A field of a form: its label, its control, and a place for what is wrong with it. The
+   control is a select if there are options. Otherwise it is an input, and the other
+   arguments, such as `value`, are its attributes. #}
+{% macro field(id, label, options=[]) %}
+<div>
+  <label for="{{ id }}">{{ label }}</label>
+  {% if options %}
+  <select id="{{ id }}" aria-describedby="{{ id }}-problem">
+    {% for option in options %}<option>{{ option }}</option>{% endfor %}
+  </select>
+  {% else %}
+  <input id="{{ id }}" aria-describedby="{{ id }}-problem" {{ kwargs | xmlattr }}>
+  {% endif %}
+  <p class="bad" id="{{ id }}-problem"></p>
+</div>
+{% endmacro %}
 <header>
-  <h1>{{ name }}</h1>
-  <p>A mock backend for building user interfaces. Its data is in memory, below
-    <code>{{ api }}</code>.</p>
-  <p>{% for resource in columns %}
-    <span class="count" id="count-{{ resource }}">…</span> {{ resource }}
-    {% endfor %}
-    <span class="soft">in {% if session %}the session <strong>{{ session }}</strong>
-    {% else %}<strong>the default session</strong>{% endif %}</span></p>
-  <form class="line" id="session-form" action="/">
-    <div><label for="session">Session, as in the header X-Mock-Session</label>
-      <input id="session" name="session" value="{{ session or "" }}"
-        placeholder="the default one" autocomplete="off"></div>
+  <div>
+    <h1>{{ name }} {{ version }}</h1>
+    <p>A mock backend for building user interfaces. Its data is in memory, below
+      <code>{{ api }}</code>.<br>This page is about
+      {% if session %}the session <strong>{{ session }}</strong>.
+      {% else %}<strong>the default session</strong>.{% endif %}</p>
+  </div>
+  <form>
+    {{ field("session", "Session, as in X-Mock-Session", name="session",
+      value=session or "", placeholder="the default one", autocomplete="off",
+      pattern="[A-Za-z0-9._\\-]{1,64}", title="1 to 64 letters, digits, . _ or -") }}
     <button>Show</button>
   </form>
-  <p class="news" id="news" role="status"></p>
-  <p class="unseen" id="latest" aria-live="polite"></p>
 </header>
 <main>
-<div class="columns">
+<p id="news" role="status"></p>
+<p id="latest" class="soft" aria-live="polite"></p>
 <div class="column">
-  <section aria-labelledby="requests-title">
-    <div class="title">
-      <h2 id="requests-title">Requests, newest on top</h2>
-      <button data-act="DELETE /mock/requests" data-done="The journal is empty.">
-        Clear the journal</button>
+  {% for resource, fields in columns.items() %}
+  <section>
+    <h2 aria-live="polite" aria-atomic="true">
+      <a {% if not session %}href="{{ api }}/{{ resource }}"{% endif %}>
+        {{- resource }}</a> <span id="count-{{ resource }}"></span></h2>
+    <div class="scroll" id="few-{{ resource }}" tabindex="0" role="region"
+      aria-label="{{ resource }}, newest on top">
+      <table>
+        <thead><tr>
+          {% for field in fields %}<th scope="col">{{ field }}</th>{% endfor %}
+        </tr></thead>
+        <tbody id="rows-{{ resource }}" data-empty="There are none."></tbody>
+      </table>
     </div>
-    <div class="scroll" tabindex="0" role="region" aria-label="Journal">
-      <p class="soft" id="no-requests">Nothing yet. Each request to the data is shown
-        here as it arrives.</p>
-      <ol class="requests" id="requests" reversed></ol>
-    </div>
+    <template id="rows-{{ resource }}-template"><tr></tr></template>
   </section>
+  {% endfor %}
 </div>
-<div class="column">
-  <section aria-labelledby="fault-title">
-    <h2 id="fault-title">Make the next requests fail</h2>
-    <form id="fault-form">
-      <div class="fields">
-        <div><label for="method">Method</label>
-          <select id="method" name="method" aria-describedby="method-problem">
-            <option value="*">any</option>
-            {% for method in methods %}
-            <option {{ "selected" if method == "POST" }}>{{ method }}</option>
-            {% endfor %}
-          </select>
-          <p class="problem" id="method-problem"></p></div>
-        <div><label for="path">Path</label>
-          <input id="path" name="path" list="paths" value="/{{ "orders" }}"
-            aria-describedby="path-problem">
-          <datalist id="paths">
-            {% for resource in columns %}
-            <option value="/{{ resource }}"><option value="/{{ resource }}/*">
-            {% endfor %}
-            <option value="*">
-          </datalist>
-          <p class="problem" id="path-problem"></p></div>
-        <div><label for="times">How many times</label>
-          <input id="times" name="times" type="number" value="1"
-            placeholder="every time" aria-describedby="times-problem">
-          <p class="problem" id="times-problem"></p></div>
-        <div><label for="kind">What happens</label>
-          <select id="kind" name="kind">
-            <option value="error">an error</option>
-            <option value="delay">a wait</option>
-            <option value="hold">held until let go</option>
-            <option value="drop">connection lost</option>
-          </select></div>
-        <div data-kinds="error"><label for="status">Status</label>
-          <input id="status" name="status" type="number" value="503"
-            aria-describedby="status-problem">
-          <p class="problem" id="status-problem"></p></div>
-        <div data-kinds="error"><label for="retry_after">Retry-After, s</label>
-          <input id="retry_after" name="retry_after" type="number" placeholder="none"
-            aria-describedby="retry_after-problem">
-          <p class="problem" id="retry_after-problem"></p></div>
-        <div data-kinds="delay"><label for="delay">Wait, ms</label>
-          <input id="delay" name="delay" type="number" value="2000" min="1"
-            aria-describedby="delay-problem">
-          <p class="problem" id="delay-problem"></p></div>
-        <div data-kinds="error drop" class="wide">
-          <label class="check"><input id="after" name="after" type="checkbox"
-            aria-describedby="after-problem"> only after it is carried out</label>
-          <p class="problem" id="after-problem"></p></div>
-      </div>
-      <button class="main">Add the fault</button>
-    </form>
-  </section>
-  <section aria-labelledby="faults-title">
-    <div class="title">
-      <h2 id="faults-title">Faults that are left</h2>
-      <button data-act="DELETE /mock/faults"
-        data-done="The faults are cleared, and what they held is let go.">
-        Clear, and let held requests go</button>
+<div class="controls column">
+  <section>
+    <h2>Requests, newest on top</h2>
+    <div class="scroll" tabindex="0" role="region" aria-label="Requests">
+      <ol id="requests" tabindex="-1" reversed data-empty="There are none."></ol>
     </div>
-    <p class="soft" id="no-faults">None.</p>
-    <ul class="faults" id="faults"></ul>
+    <template id="requests-template">
+      <li><details><summary><b></b> <span></span></summary><pre></pre></details></li>
+    </template>
+    <button data-act="DELETE /mock/requests">Clear the journal</button>
   </section>
-  <section aria-labelledby="clock-title">
-    <h2 id="clock-title">Clock</h2>
+  <section>
+    <h2>Faults for the next requests</h2>
+    <p class="soft">The path can be a pattern, as <code>/items/*</code>, and with the
+      query, as <code>/items?page=2</code> or <code>*page=2*</code>.</p>
+    <form>
+      {{ field("method", "Method (*: any)", ["*"] + methods | list) }}
+      {{ field("path", "Path", value="/" + columns | first) }}
+      {{ field("times", "Times", type="number", value=1, placeholder="all") }}
+      {{ field("status", "Fail with status", type="number", placeholder="none") }}
+      {{ field("retry_after", "Retry-After, s", type="number", placeholder="none") }}
+      {{ field("delay", "Wait first, ms", type="number", value=0) }}
+      {{ field("hold", "Hold until let go", type="checkbox") }}
+      {{ field("drop", "Lose connection", type="checkbox") }}
+      {{ field("after", "Carry it out first", type="checkbox") }}
+      <button data-act="POST /mock/faults">Add the fault</button>
+      <button data-act="DELETE /mock/faults">Clear all, and let go</button>
+    </form>
+    <ul id="faults" tabindex="-1" data-empty="There are none."></ul>
+    <template id="faults-template"><li><button></button> <span></span></li></template>
+  </section>
+  <section>
+    <h2>Clock and seed</h2>
     <p id="clock">…</p>
-    <form class="line" id="clock-form">
-      <div><label for="now">Freeze at (UTC)</label>
-        <input id="now" name="now" autocomplete="off"
-          aria-describedby="now-problem"></div>
-      <button>Freeze</button>
-      <button type="button" data-act="DELETE /mock/clock"
-        data-done="The clock runs.">Let it run</button>
+    <form>
+      {{ field("now", "Freeze it at", autocomplete="off") }}
+      <button data-act="PUT /mock/clock">Freeze</button>
+      <button data-act="DELETE /mock/clock">Let it run</button>
     </form>
-    <p class="problem" id="now-problem"></p>
-  </section>
-  <section aria-labelledby="data-title">
-    <h2 id="data-title">Data</h2>
-    <p class="soft">Back to the seed: rows, ids, clock, faults and journal.</p>
-    <button data-act="DELETE /mock/state" data-done="Everything is as it was seeded.">
-      Reset the data</button>
+    <p>Back to the seed: rows, ids, clock, faults and requests.</p>
+    <button data-act="DELETE /mock/state">Reset the data</button>
   </section>
 </div>
-</div>
-<section aria-labelledby="routes-title">
-  <h2 id="routes-title">Routes</h2>
-  <table>
-    <thead><tr><th scope="col">Method</th><th scope="col">Path</th>
-      <th scope="col">What it does</th></tr></thead>
-    <tbody>
+<section>
+  <h2>Routes</h2>
+  <ul>
     {% for route in routes %}
-    <tr><td>{{ route.methods | join(", ") }}</td>
-      <td><code>
-      {%- if "GET" in route.methods and "<" not in route.path and not session -%}
-      <a href="{{ route.path }}">{{ route.path }}</a>
-      {%- else %}{{ route.path }}{% endif -%}
-      </code></td>
-      <td>{{ route.summary }}</td></tr>
+    {% set is_link = "GET" in route.methods and "<" not in route.path and not session %}
+    <li>{{ route.methods | join(", ") }}
+      <a {% if is_link %}href="{{ route.path }}"{% endif %}>{{ route.path }}</a>
+      <span class="soft">{{ route.summary }}</span></li>
     {% endfor %}
-    </tbody>
-  </table>
+  </ul>
 </section>
 </main>
-<template id="request-template">
-  <li><details>
-    <summary><span class="time"></span> <span class="method"></span>
-      <span class="path"></span> <span class="status"></span>
-      <span class="duration"></span></summary>
-    <pre class="more"></pre>
-  </details></li>
-</template>
 <script>
 const api = {{ api | tojson }}
 const session = {{ session | tojson }}
-const resources = {{ columns | list | tojson }}
+const MOST_ROWS = 1000 // of more, in all tables, only the numbers are shown
+const PAUSE = 1700 // ms between two looks, of three requests each
+const MARKED = 6000 // ms for which a change is marked
+const LONG = 120 // characters of a value that are shown
+const NO_ANSWER = "The service does not answer."
 const byId = id => document.getElementById(id)
 
-// Ask the service; throw the body of an error, which has a sentence and details.
+// Ask the service. Throws the body of an error, which has a sentence and details.
 async function ask(method, path, body) {
   const headers = {}
   if (session) headers["X-Mock-Session"] = session
   if (body) headers["Content-Type"] = "application/json"
   // A cookie could name another session than the one that this page is about.
-  const options = { method, headers, credentials: "omit" }
-  if (body) options.body = JSON.stringify(body)
-  const response = await fetch(api + path, options)
-  const answer = response.status === 204 ? null : await response.json()
+  const options = { method, headers, body: JSON.stringify(body), credentials: "omit" }
+  let response, answer
+  try {
+    response = await fetch(api + path, options)
+    answer = response.status === 204 ? null : await response.json()
+  } catch {
+    throw { error: NO_ANSWER }
+  }
   if (!response.ok) throw answer
   return answer
 }
 
-// Ask, say what was done, and show what has changed; or show what was refused.
-async function act(done, method, path, body) {
-  clearProblems()
-  try {
-    await ask(method, path, body)
-    byId("news").textContent = done
-  } catch (problem) {
-    showProblems(problem)
+// Steps wait for one another: what was read before a change is not shown after it.
+let lastStep = Promise.resolve()
+function inTurn(step) {
+  lastStep = lastStep.then(step).catch(problem => {
+    say(problem.error ?? String(problem), problem.details)
+  })
+  return lastStep
+}
+
+// Say what was done or is wrong, also beside the fields; go to the first wrong field.
+function say(sentence, details = {}) {
+  setText("news", sentence)
+  for (const field of document.querySelectorAll("input, select")) {
+    field.ariaInvalid = field.id in details
+    setText(`${field.id}-problem`, details[field.id] ?? "")
   }
-  await refresh(glance, journal)
+  document.querySelector("[aria-invalid=true]")?.focus()
 }
 
-const NO_ANSWER = "The service does not answer."
-
-function clearProblems() {
-  for (const place of document.querySelectorAll(".problem")) place.textContent = ""
-  for (const field of document.querySelectorAll("[aria-invalid]"))
-    field.removeAttribute("aria-invalid")
+// What is set again, even if it is the same, would be read aloud again.
+function setText(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text
 }
 
-function showProblems(problem) {
-  byId("news").textContent = problem.error || NO_ANSWER
-  for (const [name, sentence] of Object.entries(problem.details || {})) {
-    if (!byId(`${name}-problem`) || byId(name).disabled) continue
-    byId(`${name}-problem`).textContent = sentence
-    byId(name).setAttribute("aria-invalid", "true")
-  }
-  document.querySelector("[aria-invalid]")?.focus()
-}
-
-for (const button of document.querySelectorAll("[data-act]")) {
+// What a button asks for is in its data-act. Enter in a form is a click on its first.
+document.addEventListener("click", event => {
+  const button = event.target.closest("[data-act]")
+  if (!button) return
+  event.preventDefault() // the browser would send the form
+  if (event.detail > 1) return // a double click counts once
   const [method, path] = button.dataset.act.split(" ")
-  button.addEventListener("click", () => act(button.dataset.done, method, path))
+  const body = method === "DELETE" ? undefined : readForm(button.form)
+  inTurn(async () => {
+    await ask(method, path, body)
+    say(`${button.textContent}: done.`)
+  })
+  inTurn(look)
+})
+
+// The fields of a form as the API takes them. A number that is left empty is null.
+function readForm(form) {
+  const body = {}
+  for (const { id, type, value, checked } of form.querySelectorAll("input, select")) {
+    if (type === "checkbox") body[id] = checked
+    else if (type === "number") body[id] = value === "" ? null : Number(value)
+    else body[id] = value
+  }
+  return body
 }
-
-byId("session-form").addEventListener("submit", event => {
-  if (byId("session").value) return
-  event.preventDefault()
-  location.assign("/")
-})
-
-byId("clock-form").addEventListener("submit", event => {
-  event.preventDefault()
-  act("The clock stands.", "PUT", "/mock/clock", { now: byId("now").value })
-})
 byId("now").value = new Date().toISOString()
 
-byId("fault-form").addEventListener("submit", event => {
-  event.preventDefault()
-  act("The fault waits for its request.", "POST", "/mock/faults", readFault())
-})
-
-// The fault that the form describes, with the fields of the kind that is chosen.
-function readFault() {
-  const kind = byId("kind").value
-  const fault = { method: byId("method").value, path: byId("path").value }
-  fault.times = readNumber("times")
-  if (kind === "error") fault.status = readNumber("status")
-  if (kind === "error") fault.retry_after = readNumber("retry_after")
-  if (kind === "delay") fault.delay = readNumber("delay")
-  if (kind === "hold") fault.hold = true
-  if (kind === "drop") fault.drop = true
-  if (kind === "error" || kind === "drop") fault.after = byId("after").checked
-  return fault
-}
-
-function readNumber(id) {
-  const text = byId(id).value
-  return text === "" ? null : Number(text)
-}
-
-// A field that is not shown is disabled, so that the browser does not validate it.
-function showFieldsOfKind() {
-  for (const part of document.querySelectorAll("[data-kinds]")) {
-    part.hidden = !part.dataset.kinds.split(" ").includes(byId("kind").value)
-    part.querySelector("input").disabled = part.hidden
-  }
-}
-byId("kind").addEventListener("change", showFieldsOfKind)
-showFieldsOfKind()
-
-// What follows shows the session as it is now.
-const glance = async () => showGlance(await ask("GET", "/mock"))
-const journal = async () => showRequests(await ask("GET", "/mock/requests"))
-
-async function refresh(...parts) {
-  try {
-    for (const part of parts) await part()
-    if (byId("news").textContent === NO_ANSWER) byId("news").textContent = ""
-  } catch (problem) {
-    byId("news").textContent = problem.error || NO_ANSWER
+async function keepLooking() {
+  while (true) {
+    if (!document.hidden) await inTurn(look)
+    await new Promise(resume => setTimeout(resume, PAUSE))
   }
 }
 
-function showGlance({ rows, clock, faults }) {
-  for (const name of resources) byId(`count-${name}`).textContent = rows[name]
-  byId("clock").textContent = clock.frozen ? `It stands at ${clock.now}.` : "It runs."
-  byId("no-faults").hidden = faults.length > 0
-  byId("faults").replaceChildren(...faults.map(fault => {
-    const line = document.createElement("li")
-    line.textContent = describeFault(fault)
-    return line
-  }))
+// Show the session as it is now. What is asked for this leaves no trace in it.
+async function look() {
+  const { rows, clock, faults } = await ask("GET", "/mock")
+  const entries = await ask("GET", "/mock/requests")
+  let total = 0
+  for (const name in rows) total += rows[name]
+  const few = total <= MOST_ROWS
+  const state = few ? await ask("GET", "/mock/state") : {}
+
+  setText("clock", clock.frozen ? `It stands at ${clock.now}.` : "It runs.")
+  showList("faults", faults, fault => `${fault.id} ${fault.path}`, fillFault)
+  // The time is part of the key, because numbers begin again after a reset.
+  const keyOf = entry => `${entry.number} ${entry.at}`
+  const [latest] = showList("requests", entries.reverse(), keyOf, fillRequest)
+  if (latest) setText("latest", latest.innerText)
+  for (const name in rows) {
+    setText(`count-${name}`, rows[name] + (few ? "" : ", in all too many to be shown"))
+    byId(`few-${name}`).hidden = !few
+    if (few) showList(`rows-${name}`, state[name].reverse(), row => row.id, fillRow)
+  }
+  if (byId("news").textContent === NO_ANSWER) say("")
 }
 
-function describeFault(fault) {
-  const parts = []
-  if (fault.delay) parts.push(`wait ${fault.delay} ms`)
-  if (fault.hold) parts.push("hold until let go")
-  if (fault.drop) parts.push("lose the connection")
-  else if (fault.status) parts.push(`answer ${fault.status}`)
-  if (fault.retry_after !== null) parts.push(`Retry-After ${fault.retry_after} s`)
-  if (fault.after) parts.push("after it is carried out")
-  const left = fault.times === null ? "every time" : `${fault.times} left`
-  return `${fault.method} ${fault.path}: ${parts.join(", ")} (${left})`
+// Show things as the elements of a list, and return the elements that are now marked.
+// What is there already is changed in its place: so it stays open, and keeps the focus.
+const shown = {} // by the id of a list: its elements by key
+function showList(id, things, keyOf, fill) {
+  const list = byId(id)
+  const template = byId(`${id}-template`).content.firstElementChild
+  const old = shown[id] ?? new Map()
+  const now = new Map()
+  const changed = []
+  for (const thing of things) {
+    const element = old.get(keyOf(thing)) ?? template.cloneNode(true)
+    now.set(keyOf(thing), element)
+    const json = JSON.stringify(thing)
+    if (element.json === json) continue
+    element.json = json
+    fill(element, thing)
+    changed.push(element)
+  }
+  // Marks tell nothing on a page just opened, or if all is other data than before.
+  const isOther = old.size > 0 && now.size > 1 && changed.length === now.size
+  const marked = shown[id] && !isOther ? changed : []
+  for (const element of marked) mark(element, element.isConnected ? "changed" : "new")
+  for (const [key, element] of old) {
+    if (now.has(key)) continue
+    if (element.contains(document.activeElement)) list.focus()
+    element.remove()
+  }
+  let place = list.firstElementChild
+  for (const element of now.values()) {
+    if (element === place) place = place.nextElementSibling
+    else list.insertBefore(element, place)
+  }
+  shown[id] = now
+  return marked
 }
 
-// The list is changed, not made anew, so that what is open stays open.
-const shown = new Map()
+function mark(element, word) {
+  element.dataset.mark = word
+  clearTimeout(element.timer)
+  element.timer = setTimeout(() => delete element.dataset.mark, MARKED)
+}
 
-function showRequests(entries) {
-  const counts = {}
-  const keys = entries.map(({ at, method, path, query }) => {
-    const key = [at, method, path, query].join(" ")
-    counts[key] = (counts[key] || 0) + 1
-    return `${key} ${counts[key]}`
+function fillRow(line, row) {
+  Object.values(row).forEach((value, index) => {
+    const cell = line.cells[index] ?? line.insertCell()
+    let text = typeof value === "string" ? value : JSON.stringify(value)
+    if (text.length > LONG) text = `${text.slice(0, LONG)}…`
+    cell.className = cell.textContent === text ? "" : "changed"
+    cell.textContent = text
   })
-  const present = new Set(keys)
-  for (const [key, line] of shown) {
-    if (present.has(key)) continue
-    line.remove()
-    shown.delete(key)
-  }
-  entries.forEach((entry, index) => showRequest(keys[index], entry))
-  // While the clock stands, a request can look like one of before a reset.
-  const lines = keys.map(key => shown.get(key)).reverse()
-  const list = byId("requests")
-  if (lines.some((line, index) => list.children[index] !== line))
-    list.replaceChildren(...lines)
-  byId("no-requests").hidden = entries.length > 0
 }
 
-function showRequest(key, entry) {
-  if (!shown.has(key)) {
-    shown.set(key, byId("request-template").content.cloneNode(true).firstElementChild)
-    byId("requests").prepend(shown.get(key))
-  }
-  const line = shown.get(key)
-  const [kind, status] = describeStatus(entry.status)
-  const text = JSON.stringify(entry)
-  if (line.dataset.entry === text) return
-  line.dataset.entry = text
-  const query = entry.query ? `?${entry.query}` : ""
-  const body = entry.body === null ? "none" : JSON.stringify(entry.body, null, 2)
-  const duration = entry.duration_ms === null ? "" : `${entry.duration_ms} ms`
-  line.querySelector(".time").textContent = entry.at.slice(11, 19)
-  line.querySelector(".method").textContent = entry.method
-  line.querySelector(".path").textContent = entry.path + query
-  line.querySelector(".status").textContent = status
-  line.querySelector(".status").className = `status ${kind}`
-  line.querySelector(".duration").textContent = duration
-  line.querySelector(".more").textContent =
-    `at: ${entry.at}\nquery: ${entry.query || "none"}\nbody: ${body}`
-  byId("latest").textContent = `${entry.method} ${entry.path}: ${status}`
+function fillFault(line, { id, method, path, times, held, ...rest }) {
+  const [button, words] = line.children
+  const parts = []
+  for (const name in rest) if (rest[name]) parts.push(`${name} ${rest[name]}`)
+  parts.push(times === null ? "every time" : `${times} left`)
+  if (held) parts.push(`holds ${held} now`)
+  words.textContent = `${method} ${path}: ${parts.join(", ")}`
+  button.textContent = held ? "Let go" : "Clear"
+  button.ariaLabel = `${button.textContent}: ${words.textContent}`
+  button.dataset.act = `DELETE /mock/faults/${id}`
+}
+
+function fillRequest(line, entry) {
+  const [summary, more] = line.firstElementChild.children
+  const [status, words] = summary.children
+  const [kind, text] = describeStatus(entry.status)
+  status.className = kind
+  status.textContent = text
+  words.textContent = `${entry.method} ${entry.path}`
+  if (entry.query) words.textContent += `?${entry.query}`
+  if (entry.status !== null) words.textContent += ` ${entry.duration_ms} ms`
+  more.textContent = JSON.stringify(entry, null, 2)
 }
 
 function describeStatus(status) {
@@ -2252,14 +2193,7 @@ function describeStatus(status) {
   return ["good", `✓ ${status}`]
 }
 
-// One request a second, of which each third is for the glance.
-refresh(glance, journal)
-let seconds = 0
-setInterval(() => {
-  if (document.hidden) return
-  seconds += 1
-  refresh(seconds % 3 === 0 ? glance : journal)
-}, 1000)
+keepLooking()
 </script>
 </body>
 </html>
