@@ -1370,7 +1370,7 @@ def describe_parameter(location: str, name: str, rule: Rule) -> dict[str, Any]:
         "schema": rule,
     }
     if rule["type"] == "array":
-        described["schema"] = {**rule, "items": without_null(rule["items"])}
+        described["schema"] = {**rule, "items": in_query(rule["items"])}
         # The parameter is repeated for each value: ?id=1&id=2. That is the default of
         # OpenAPI, but some generators assume another.
         described["style"] = "form"
@@ -1378,21 +1378,23 @@ def describe_parameter(location: str, name: str, rule: Rule) -> dict[str, Any]:
     return described
 
 
-def without_null(rule: Rule) -> Rule:
-    """A rule for a value in a query. Null is an empty text there, as told in words."""
+def in_query(rule: Rule) -> Rule:
+    """How a rule for a wanted value is published.
+
+    A query cannot carry null: an empty text stands for it, as told in words. And what
+    is wanted of a time can be a date alone, which has not the format of a time.
+    """
+    published = dict(rule)
+    published.pop("format", None)
     types = types_of(rule)
-    if "null" not in types:
-        return rule
-    types.remove("null")
-    description = rule["description"].removesuffix(" or null")
-    described = {
-        **rule,
-        "type": types[0],
-        "description": f"{description}; empty: null",
-    }
+    if "null" in types:
+        types.remove("null")
+        published["type"] = types[0]
+        description = rule["description"].removesuffix(" or null")
+        published["description"] = f"{description}; empty: null"
     if "enum" in rule:
-        described["enum"] = [choice for choice in rule["enum"] if choice is not None]
-    return described
+        published["enum"] = [choice for choice in rule["enum"] if choice is not None]
+    return published
 
 
 def describe_response(status: int, schema_names: list[str]) -> dict[str, Any]:

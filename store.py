@@ -220,8 +220,10 @@ def require_known(name: str, known: Collection[str]) -> None:
 # JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
 MAX_INTEGER = 2**53 - 1
 
-# White space, if any, then a character that is none, and then anything.
-NOT_BLANK = r"^\s*\S[\s\S]*$"
+# At least one character that is no white space, with anything around it. JavaScript has
+# another \s than Python. The characters in which the two differ are named, so that the
+# pattern means the same to tools that read the API's description.
+NOT_BLANK = r"^[\s\S]*([^\s\x1c-\x1f\x85]|\ufeff)[\s\S]*$"
 
 
 def make_rule(type_name: str, description: str, **words: Any) -> Rule:
@@ -302,12 +304,12 @@ TIME_RULE = make_rule(
     format="date-time",
 )
 # Clients shorten the path /items/.. to / before they send it, so a row with the id ..
-# could not be reached. The part (?!...) of the pattern refuses an id that is just one
-# dot, or two.
+# could not be reached. An id has at least one character that is no dot, or three dots.
 ROW_ID_RULE = make_rule(
     "string",
     "a string of 1 to 64 of the characters A-Z a-z 0-9 . _ -, but not . or ..",
-    pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$",
+    maxLength=64,
+    pattern=r"^(\.*[A-Za-z0-9_-][A-Za-z0-9._-]*|\.{3,})$",
 )
 
 
