@@ -201,7 +201,10 @@ ERROR_STATUS_RULE = integer_rule(400, 599)
 
 @dataclass(kw_only=True)
 class Fault:
-    """Something that is to go wrong. Its session changes `id`, `times` and `held`."""
+    """Something that is to go wrong.
+
+    Its session changes `id`, `times` and `held`, and sets `cleared`. The rest stays.
+    """
 
     id: str = field(default="", metadata=IGNORED_RULE)
     # A shell-style pattern for the path below the API, or for path and query: /items/*
@@ -218,7 +221,7 @@ class Fault:
     method: str = field(default="*", metadata=choice_rule(["*", *METHODS]))
     # How many requests it still waits for; None: all.
     times: int | None = field(default=1, metadata=nullable(integer_rule(1)))
-    # The request waits so many milliseconds before anything else.
+    # The request waits at least so many milliseconds before it goes on.
     delay: int = field(default=0, metadata=DELAY_RULE)
     # The request waits until the fault is cleared, or for 30 seconds.
     hold: bool = field(default=False, metadata=BOOLEAN_RULE)
@@ -247,20 +250,19 @@ class Fault:
         """Whether it waits for such a request. A slash at the end does not matter."""
         if self.times == 0 or self.method not in ("*", method):
             return False
-        pattern = self.path.rstrip("/") or "/"
         path = path.rstrip("/") or "/"
-        if fnmatchcase(path, pattern):
+        if fnmatchcase(path, self.path.rstrip("/") or "/"):
             return True
-        return query != "" and fnmatchcase(f"{path}?{query}", pattern)
+        return query != "" and fnmatchcase(f"{path}?{query}", self.path)
 
     def as_object(self) -> dict[str, Any]:
         """The fault as a JSON object."""
         return {name: getattr(self, name) for name in FAULT_RULE["properties"]}
 
 
-# The fields without a rule are not for clients.
+# Of the fields, only `cleared` has no rule: it is not for clients.
 FAULT_RULE = object_rule(
-    {each.name: dict(each.metadata) for each in fields(Fault) if each.metadata},
+    {rule_field.name: rule_field.metadata for rule_field in fields(Fault)[:-1]},
     required=["path"],
 )
 
@@ -320,9 +322,10 @@ class Session:
     def __init__(self, name: str | None, seed: Tables) -> None:
         self.name = name  # None for the default session, of all who name none
         self.store = Store(seed)
-        # Whoever reads or changes what follows holds this lock: the clock, the faults
-        # and the entries of the journal. Only the methods below touch them. None of
-        # these calls the store, which has a lock of its own, or waits for an event.
+        # Whoever reads or changes what follows holds this lock: the clock, which faults
+        # there are, what of a fault changes, and the entries of the journal. Only the
+        # methods below do. None of them calls the store, which has a lock of its own,
+        # or waits for an event.
         self._lock = Lock()
         self._frozen_at: str | None = None
         self._faults: dict[str, Fault] = {}  # by id, oldest first
@@ -373,7 +376,7 @@ class Session:
                         fault.times -= 1
                     if fault.hold:
                         fault.held += 1
-                    self._remove_if_spent(fault)
+                    self._remove_if_used_up(fault)
                     return fault  # at once, as the dictionary may have changed
         return NO_FAULT
 
@@ -381,7 +384,7 @@ class Session:
         """Count a request no more among those that a fault holds."""
         with self._lock:
             fault.held -= 1
-            self._remove_if_spent(fault)
+            self._remove_if_used_up(fault)
 
     def list_faults(self) -> list[dict[str, Any]]:
         """The faults that are left or hold a request, as JSON objects."""
@@ -442,7 +445,7 @@ class Session:
             return self._frozen_at
         return timestamp(datetime.now(UTC))
 
-    def _remove_if_spent(self, fault: Fault) -> None:
+    def _remove_if_used_up(self, fault: Fault) -> None:
         """Remove a fault that neither waits for a request nor holds one."""
         if fault.times == 0 and fault.held == 0:
             self._faults.pop(fault.id, None)  # it may have been cleared before
@@ -476,8 +479,8 @@ class Sessions:
             session = self._named[name]
         if dropped is not None:
             # Nobody can clear its faults any more, as its name would begin a new
-            # session. So what they hold is let go here, after the lock: no thread has
-            # two locks at a time.
+            # session. So what they hold is let go here, and after the lock: no thread
+            # waits for the lock of a session while it has this one.
             dropped.clear_faults()
         return session
 
@@ -500,17 +503,22 @@ class Sessions:
 # ----------------------------------------------------------------------
 # Arrival
 #
-# Flask calls `arrive` before the view, and also where no route fits, so that 404s and
-# 405s are recorded as well. If it returns a response, that is the answer and the view
-# is skipped. At last Flask calls `leave` with the response, whoever made it: `arrive`,
-# a view, or an error handler. Flask-CORS adds its headers after that, though it was set
-# up before: Flask calls the functions for the end of a request in reverse order. What
-# one function keeps for another is in `g`, which lives as long as the request.
+# What Flask calls for each request, in this order:
+#
+#     arrive         also where no route fits, so that the journal has 404s and 405s. If
+#                    it returns a response, that is the answer, and no view is called
+#     a view         or an error handler
+#     lose_answer    only for a fault with `after`
+#     leave          with the response, whoever made it
+#     Flask-CORS     adds its headers: of the functions for the end of a request, those
+#                    that were registered first are called last
+#
+# What one function keeps for another is in `g`, which lives as long as the request.
 # ----------------------------------------------------------------------
 
 BODY_LIMIT = 2**20  # bytes
 STATE_LIMIT = 2**26
-JOURNAL_BODY_LIMIT = 10 * 2**10  # so that 500 entries do not fill the memory
+JOURNAL_BODY_LIMIT = 10 * 2**10  # larger bodies are left out of the journal
 HOLD_LIMIT = 30  # seconds
 DROPPED = 0  # in journal and log, the status of a request whose connection was closed
 
@@ -557,7 +565,7 @@ def arrive() -> Response | None:
 
 def leave(response: Response) -> Response:
     """Do what comes after the view."""
-    entry = g.get("entry")  # None for a request that is not recorded
+    entry = g.get("entry")  # None for a request that is not in the journal
     if entry is not None:
         duration_ms = round(1000 * (time.perf_counter() - g.started_at), 1)
         current_session().complete_entry(entry, response.status_code, duration_ms)
@@ -607,8 +615,8 @@ def session_name() -> str | None:
 def path_below_api() -> str | None:
     """What follows the path of the API, as `/items/1`.
 
-    None for a request that is neither recorded nor made to fail. Only those to the
-    resources, and to unknown paths below the API, are.
+    None for a request that is neither in the journal nor made to fail. Only those to
+    the resources, and to unknown paths below the API, are.
     """
     api = current_app.config["API"]
     if not request.path.startswith(f"{api}/"):
@@ -627,7 +635,7 @@ class Body:
 
     size: int  # bytes
     value: Any = None
-    problem: str = ""  # what a sentence says of the body: "is empty"
+    reason: str = ""  # why there is none, as a sentence says it: "is empty"
 
 
 def read_body() -> Body:
@@ -646,11 +654,11 @@ def read_body() -> Body:
     if len(raw) > limit:
         raise RequestEntityTooLarge
     if raw == b"":
-        return Body(0, problem="is empty")
+        return Body(0, reason="is empty")
     try:
         return Body(len(raw), value=parse_json(raw, levels))
     except ValueError as error:
-        return Body(len(raw), problem=str(error))
+        return Body(len(raw), reason=str(error))
 
 
 def parse_json(raw: bytes, max_levels: int) -> Any:
@@ -802,8 +810,7 @@ def list_rows(resource: Resource) -> Response:
     else:
         response = json_response(json_array(rows))
     response.headers["X-Total-Count"] = str(len(rows))
-    response.set_etag(tag_of(response.data))
-    return conditional(response)
+    return conditional(response, tag_of(response.data))
 
 
 @resource_views.post("")
@@ -821,7 +828,7 @@ def create_row(resource: Resource) -> Response:
 def show_row(resource: Resource, id: str) -> Response:
     """Read one row."""
     row = current_session().store.get(resource, id)
-    return conditional(row_response(row))
+    return conditional(row_response(row), row.tag)
 
 
 @resource_views.route("/<id>", methods=["PUT", "PATCH"])
@@ -846,11 +853,11 @@ def sent_object() -> dict[str, Any]:
     if not request.is_json:
         raise UnsupportedMediaType
     body: Body = g.body
-    problem = body.problem
-    if problem == "" and not isinstance(body.value, dict):
-        problem = NO_OBJECT
-    if problem != "":
-        raise InvalidError("Bad request", {"body": f"Body {problem}"})
+    reason = body.reason
+    if reason == "" and not isinstance(body.value, dict):
+        reason = NO_OBJECT
+    if reason != "":
+        raise InvalidError("Bad request", {"body": f"Body {reason}"})
     sent: dict[str, Any] = body.value
     return sent
 
@@ -890,6 +897,9 @@ def read_query(parameters: Mapping[str, Rule], names: Iterable[str]) -> dict[str
     return values
 
 
+FLOAT_PATTERN = r"-?[0-9]{1,200}(\.[0-9]+)?(e-?[0-9]{1,2})?"
+
+
 def read_text(rule: Rule, text: str) -> Any:
     """The value that a text spells. Queries and settings have only texts.
 
@@ -905,7 +915,7 @@ def read_text(rule: Rule, text: str) -> Any:
     is_integer = re.fullmatch("-?[0-9]{1,1000}", text) is not None
     if is_integer and ("integer" in types or "number" in types):
         return int(text)
-    if "number" in types and re.fullmatch(r"-?[0-9]{1,300}(\.[0-9]+)?", text):
+    if "number" in types and re.fullmatch(FLOAT_PATTERN, text):
         return float(text)
     if "boolean" in types and text in ("true", "false"):
         return text == "true"
@@ -940,8 +950,7 @@ def json_response(body: bytes, status: int = 200) -> Response:
 
 def json_array(rows: Iterable[Row]) -> bytes:
     """Rows as a JSON array."""
-    elements = b",".join([row.json for row in rows])
-    return b"".join([b"[", elements, b"]"])
+    return b"[" + b",".join([row.json for row in rows]) + b"]"
 
 
 def json_object(members: Mapping[str, bytes]) -> bytes:
@@ -959,17 +968,17 @@ def row_response(row: Row, status: int = 200) -> Response:
     return response
 
 
-def conditional(response: Response) -> Response:
-    """The answer to a read: 304 for a client that has this content already.
+def conditional(response: Response, tag: str) -> Response:
+    """The answer to a read, with its tag: 304 for a client that has this content.
 
     See RFC 9110 §13.1.2. Werkzeug leaves out the body of a response that has the status
     304. Its `make_conditional` does the same as this function, but looks at If-Match as
     well, which we ignore on a read.
     """
-    tag, _ = response.get_etag()
+    response.set_etag(tag)
     # A proxy that has packed an answer marks its tag as weak, by W/ in front. For a
     # read that is good enough.
-    if tag is not None and request.if_none_match.contains_weak(tag):
+    if request.if_none_match.contains_weak(tag):
         response.status_code = 304
     return response
 
@@ -1022,7 +1031,7 @@ STATUSES = {
     ConflictError: 409,
     StaleError: 412,
 }
-# Instead of the phrases of the standard, "Not found" and "Request entity too large".
+# Instead of Werkzeug's phrases, "Not found" and "Request entity too large".
 SENTENCES = {404: "Resource not found", 413: "Request body too large"}
 JSON_WANTED = "Body must be declared as JSON, by Content-Type: application/json"
 
@@ -1100,7 +1109,7 @@ def show_session() -> ResponseReturnValue:
     session = current_session()
     return {
         "session": session.name,
-        "rows": session.store.count_rows(),
+        "rows": {name: len(rows) for name, rows in session.store.state().items()},
         "clock": session.clock(),
         "faults": session.list_faults(),
     }
@@ -1421,9 +1430,13 @@ def describe_schemas(resource: Resource) -> dict[str, Any]:
     """The schemas of what a resource's routes take and answer."""
     title = resource.title
     list_schema = {"type": "array", "items": reference_to(title)}
-    page_properties: dict[str, Any] = {"data": list_schema}
-    for name in ("total", "page", "per_page"):
-        page_properties[name] = {"type": "integer", "minimum": 0}
+    count_rule = integer_rule(0)
+    page_properties = {
+        "data": list_schema,
+        "total": count_rule,
+        "page": count_rule,
+        "per_page": count_rule,
+    }
     return {
         title: resource.row_rule,
         f"New{title}": {
@@ -1432,12 +1445,7 @@ def describe_schemas(resource: Resource) -> dict[str, Any]:
         },
         f"{title}Change": resource.change_rule,
         f"{title}List": list_schema,
-        f"{title}Page": {
-            "type": "object",
-            "properties": page_properties,
-            "required": list(page_properties),
-            "additionalProperties": False,
-        },
+        f"{title}Page": object_rule(page_properties, required=list(page_properties)),
     }
 
 
@@ -1526,7 +1534,7 @@ class Setting(NamedTuple):
 DEFAULT_PORTS = (5173, 5174, 5175, 5176, 5177, 4173, 3000)
 DEFAULT_ORIGINS = ",".join([f"http://localhost:{port}" for port in DEFAULT_PORTS])
 ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
-SEGMENT_PATTERN = r"[A-Za-z0-9._~-]+"
+SEGMENT_PATTERN = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
 
 SETTINGS = {
     # Without a slash: to Werkzeug, unix:// and a path is an address as well.
@@ -1747,7 +1755,11 @@ class RequestHandler(WSGIRequestHandler):
         characters, as if they were latin-1. `quote` writes these as a browser would.
         """
         self.path = quote(self.path, safe=string.printable, encoding="latin-1")
-        return super().make_environ()
+        try:
+            return super().make_environ()
+        except ValueError as error:  # no address at all, as in GET http://[ HTTP/1.1
+            self.send_error(400)
+            raise ConnectionError from error  # at which the server lets the client go
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
         """Log a request in one line, but not a read of the mock controls.

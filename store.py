@@ -24,7 +24,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
-from operator import attrgetter, ge, le
+from operator import attrgetter, ge, gt, le, lt
 from threading import Lock
 from types import NoneType
 from typing import Any, ClassVar, NamedTuple, get_args
@@ -84,10 +84,12 @@ def raise_for_problems(problems: Problems) -> None:
 # moments. Clients may send other forms; `read_time` makes this form of them.
 # ----------------------------------------------------------------------
 
-# A date (digits, W and -), T or a blank, a time of day, and a zone: Z, +01, +0100,
-# +01:00 or +01:00:00. `fromisoformat` checks date and time more closely. The pattern is
-# for what it lets pass: a wrong character before the zone or at the end, and +01:60.
-TIME_WITH_ZONE = r"[0-9W-]+[T ][0-9:.,]*[0-9](Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"
+# `fromisoformat` reads all forms that are wanted, but others besides: it passes over a
+# wrong character before the zone or at the end, and takes 09.5 for a time of day, and
+# +01:60 for a zone. The patterns are for these.
+TIME_OF_DAY = r"[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"
+ZONE = r"(Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"
+TIME_WITH_ZONE = rf"[0-9W-]+[T ]{TIME_OF_DAY}{ZONE}"  # the date is digits, W and -
 
 
 def timestamp(moment: datetime) -> str:
@@ -447,7 +449,8 @@ class Record:
     """What every record has. `updated_at` is None until the first change."""
 
     # A ClassVar belongs to the class and is no field. Subclasses put their own in its
-    # place. These are the fields in which no two records may have the same value.
+    # place. These are the fields in which no two records may have the same value; only
+    # None may stand in several.
     unique_fields: ClassVar[tuple[str, ...]] = ()
     # Where a record names other rows. They must exist as long as it does.
     references: ClassVar[tuple[Reference, ...]] = ()
@@ -545,7 +548,7 @@ IGNORED_RULE: Rule = {
 class Resource:
     """A resource's name and record class, and what follows from its fields.
 
-    Raises ValueError if a field has no rule, a wrong one, or a name that is needed.
+    Raises ValueError if a field has no rule, a wrong one, or a name that lists need.
     """
 
     def __init__(self, name: str, record_class: type[Record]) -> None:
@@ -565,17 +568,24 @@ class Resource:
                 if "string" in types_of(rule):
                     self.searchable.append(field_name)
         self._make_rules()
-        # These two are made by functions of the section Lists, further down.
-        self.filters = make_filters(self.rules)
+        # The functions for these two are in the section Lists, further down.
+        self.filters: list[Filter] = []
+        for field_name, rule in self.rules.items():
+            self.filters.extend(filters_of(field_name, rule))
         self.parameters = make_parameters(self.filters)
 
     def _add_field(self, record_field: Field[Any]) -> None:
         """Note the rule of a field, its default, and the enum that it holds, if any."""
         name = record_field.name
+        if name.startswith("_") or name in ("unique_fields", "references"):
+            raise ValueError(f"a field must not be called {name}")
         rule: Rule = dict(record_field.metadata)
         if "type" not in rule or "description" not in rule:
             raise ValueError(f"{name} has no rule in its metadata")
         require_known_words(rule)
+        types = [type_name for type_name in types_of(rule) if type_name != "null"]
+        if len(types) != 1:
+            raise ValueError(f"{name} must have one type, or one and null")
         self.rules[name] = rule
         # MISSING is how dataclasses say that there is no default.
         if record_field.default is not MISSING:
@@ -594,8 +604,8 @@ class Resource:
         change_rule   what a client sends for a change, which requires nothing
         state_rule    a row of a whole state
 
-        What a client sends for read-only fields is ignored. In a state, id and times
-        count. An id or a time of creation that is missing or null is filled in.
+        What a client sends for read-only fields is ignored, except in a state. There,
+        null stands for a value that the store is to fill in.
         """
         sent: dict[str, Rule] = {}
         in_state: dict[str, Rule] = {}
@@ -725,8 +735,8 @@ def make_tables(records: Mapping[str, Iterable[Record]]) -> Tables:
 def largest_number(ids: Iterable[str]) -> int:
     """The largest id that is a number of at most 15 digits, or 0.
 
-    A longer one is a name, such as a time in nanoseconds. If ids went on from there,
-    they would become too long for an id.
+    A longer one is a name, such as a time in nanoseconds, and no number to count on
+    from.
     """
     largest = 0
     for id in ids:
@@ -802,13 +812,14 @@ def read_records(
 def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) -> None:
     """Check for values that are used twice, and for references to no row."""
     ids = {}
-    for resource_name, its_records in records.items():
-        ids[resource_name] = {record.id for record in its_records}
-    for resource_name, its_records in records.items():
-        taken = set()
-        for index, record in enumerate(its_records):
+    for resource_name, resource_records in records.items():
+        ids[resource_name] = {record.id for record in resource_records}
+    for resource_name, resource_records in records.items():
+        taken = set()  # the names and values of fields, of the records before
+        for index, record in enumerate(resource_records):
             prefix = f"{resource_name}[{index}]."
-            for name in ("id", *record.unique_fields):
+            unique_names = ["id", *record.unique_fields]
+            for name in unique_names:
                 value = getattr(record, name)
                 if value is not None and (name, value) in taken:
                     problems[prefix + name] = taken_sentence(name, value)
@@ -867,11 +878,6 @@ class Store:
             for name, table in self._tables.items():
                 state[name] = list(table.rows.values())
             return state
-
-    def count_rows(self) -> dict[str, int]:
-        """How many rows each resource has."""
-        with self._lock:
-            return {name: len(table.rows) for name, table in self._tables.items()}
 
     def create(self, resource: Resource, body: Mapping[str, Any], now: str) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
@@ -983,6 +989,14 @@ class Store:
 #     _like                   strings
 # ----------------------------------------------------------------------
 
+# Python has its comparisons as functions, too: gt(a, b) is `a > b`.
+COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "_gt": gt,
+    "_gte": ge,
+    "_lt": lt,
+    "_lte": le,
+}
+
 # A date is made a time before the rule is used, by `read_text` in inventory.py.
 WANTED_TIME_RULE = make_rule(
     "string",
@@ -1009,7 +1023,7 @@ def filters_of(name: str, rule: Rule) -> list[Filter]:
     equal_rule = nullable(wanted_rule) if "null" in types else wanted_rule
     filters = [Filter(name, "", equal_rule), Filter(name, "_ne", equal_rule)]
     if "boolean" not in types:
-        for ending in ("_gt", "_gte", "_lt", "_lte"):
+        for ending in COMPARISONS:
             filters.append(Filter(name, ending, wanted_rule))
     if "string" in types:
         filters.append(Filter(name, "_like", STRING_RULE))
@@ -1019,7 +1033,8 @@ def filters_of(name: str, rule: Rule) -> list[Filter]:
 def make_wanted_rule(rule: Rule) -> Rule | None:
     """The rule for a value to compare a field with, or None if there is no such thing.
 
-    It has no limits: a quantity begins at 0, and yet `quantity_gt=-1` makes sense.
+    It has no minimum or maximum: a quantity begins at 0, and yet `quantity_gt=-1` makes
+    sense.
     """
     types = types_of(rule)
     if "format" in rule:
@@ -1032,31 +1047,15 @@ def make_wanted_rule(rule: Rule) -> Rule | None:
     return None
 
 
-def make_filters(rules: Mapping[str, Rule]) -> dict[str, Filter]:
-    """All filters on fields with these rules, by the name of the query parameter.
-
-    Raises ValueError for a field with the name of a filter, as `size_gt` beside `size`.
-    """
-    filters: dict[str, Filter] = {}
-    for name, rule in rules.items():
-        for each_filter in filters_of(name, rule):
-            parameter = name + each_filter.ending
-            if parameter in filters:
-                raise ValueError(f"{parameter} is a field and a filter")
-            filters[parameter] = each_filter
-    return filters
-
-
-def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
+def make_parameters(filters: Iterable[Filter]) -> dict[str, Rule]:
     """The rules of a list's parameters, by name.
 
     One that may be given several times is an array. Of the others the last one counts.
-    Raises ValueError for a field called sort, page, per_page or q.
+    Raises ValueError for a field called sort, page, per_page or q, or like a filter, as
+    `size_gt` beside `size`.
     """
-    names: list[str] = []
-    for each_filter in filters.values():
-        if each_filter.field not in names:
-            names.append(each_filter.field)
+    # Every field that can be compared has one filter without an ending.
+    names = [each_filter.field for each_filter in filters if each_filter.ending == ""]
     choices = "|".join(names)
     sort_item = f"-?({choices})"
     parameters = {
@@ -1069,7 +1068,8 @@ def make_parameters(filters: Mapping[str, Filter]) -> dict[str, Rule]:
         "per_page": integer_rule(1, 1000),
         "q": array_rule(STRING_RULE),
     }
-    for parameter, each_filter in filters.items():
+    for each_filter in filters:
+        parameter = each_filter.field + each_filter.ending
         if parameter in parameters:
             raise ValueError(f"a field must not be called {parameter}: lists use it")
         parameters[parameter] = array_rule(each_filter.wanted_rule)
@@ -1081,10 +1081,9 @@ def select(resource: Resource, rows: list[Row], query: Mapping[str, Any]) -> lis
 
     `query` has checked values by the names in `resource.parameters`.
     """
-    for parameter, wanted in query.items():
-        if parameter in resource.filters:
-            name, ending, _ = resource.filters[parameter]
-            rows = filter_rows(rows, name, ending, wanted)
+    for name, ending, _ in resource.filters:
+        if name + ending in query:
+            rows = filter_rows(rows, name, ending, query[name + ending])
     for text in query.get("q", []):
         rows = search_rows(rows, resource.searchable, text)
     if "sort" in query:
@@ -1099,32 +1098,24 @@ def filter_rows(
     # A function: if `name` is quantity, value_of(row) is row.record.quantity.
     value_of: Callable[[Row], Any] = attrgetter(f"record.{name}")
     if ending == "":
-        return [row for row in rows if value_of(row) in wanted]
+        accepted = set(wanted)
+        return [row for row in rows if value_of(row) in accepted]
     if ending == "_ne":
-        return [row for row in rows if value_of(row) not in wanted]
+        refused = set(wanted)
+        return [row for row in rows if value_of(row) not in refused]
     # Null is neither smaller nor larger than anything, and contains no text.
     rows = [row for row in rows if value_of(row) is not None]
     if ending == "_like":
         for text in wanted:
             rows = search_rows(rows, [name], text)
         return rows
-    # A row must pass for all wanted values. If its quantity is above the largest of
-    # them, it is above each.
     if name == "id":
         value_of = id_order
         wanted = [natural_order(id) for id in wanted]
-    if ending == "_gt":
-        largest = max(wanted)
-        return [row for row in rows if value_of(row) > largest]
-    if ending == "_gte":
-        largest = max(wanted)
-        return [row for row in rows if value_of(row) >= largest]
-    smallest = min(wanted)
-    if ending == "_lt":
-        return [row for row in rows if value_of(row) < smallest]
-    if ending == "_lte":
-        return [row for row in rows if value_of(row) <= smallest]
-    raise ValueError(f"no meaning for the ending {ending}")
+    compare = COMPARISONS[ending]
+    for limit in wanted:
+        rows = [row for row in rows if compare(value_of(row), limit)]
+    return rows
 
 
 def natural_order(id: str) -> tuple[int, str]:
@@ -1185,8 +1176,8 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
 # ----------------------------------------------------------------------
 # What there is
 #
-# The resources of this service. A declaration that cannot work is refused here, when
-# the program starts, and not by a request.
+# The resources of this service. A declaration that cannot work is to end the program
+# when it starts, and not a request later on.
 # ----------------------------------------------------------------------
 
 # Resources are parts of paths. These two are taken by other paths of the service.
@@ -1203,13 +1194,18 @@ def register(name: str, record_class: type[Record]) -> None:
 def check_declarations(resource: Resource) -> None:
     """Raise ValueError for a name, unique field or reference that cannot work."""
     name = resource.name
+    # A dataclass has taken what `field` returns out of its class, to make fields of it.
+    if any(isinstance(value, Field) for value in vars(resource.record_class).values()):
+        raise ValueError(f"{resource.title} has no @dataclass above it")
     if not re.fullmatch("[a-z][a-z0-9_-]*", name) or name in TAKEN_NAMES:
         taken = " or ".join(TAKEN_NAMES)
         raise ValueError(
             f"a resource must be called by a-z 0-9 _ -, but not {taken}; not {name!r}"
         )
     for field_name in resource.record_class.unique_fields:
-        if field_name not in resource.filters:  # neither arrays nor objects have one
+        # Arrays and objects are no parameters of lists, and cannot be compared here.
+        is_parameter = field_name in resource.parameters
+        if field_name not in resource.writable or not is_parameter:
             raise ValueError(
                 f"unique_fields of {name} has {field_name!r}: no such field"
             )
@@ -1225,8 +1221,11 @@ def rule_of_reference(resource: Resource, reference: Reference) -> Rule:
     """The rule for the ids that a reference has, or an empty one if there is none."""
     if reference.array == "":
         return resource.rules.get(reference.field, {})
-    element_rule = resource.rules.get(reference.array, {}).get("items", {})
-    rule: Rule = element_rule.get("properties", {}).get(reference.field, {})
+    array: Rule = resource.rules.get(reference.array, {})
+    element: Rule = array.get("items", {})
+    if types_of(array) != ["array"] or types_of(element) != ["object"]:
+        return {}
+    rule: Rule = element.get("properties", {}).get(reference.field, {})
     return rule
 
 
