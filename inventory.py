@@ -127,7 +127,7 @@ def create_app(**arguments: object) -> Flask:
     app.config.update(load_settings(arguments))
     app.config["API"] = f"{app.config['API_PREFIX']}/{app.config['API_VERSION']}"
     app.config["SESSIONS"] = Sessions(load_seed(app.config["SEED"]))
-    assert isinstance(app.json, DefaultJSONProvider)  # Flask's own, unless replaced
+    assert isinstance(app.json, DefaultJSONProvider)  # told for the type checker
     app.json.sort_keys = False  # fields stay in the order in which they are declared
     app.json.compact = True  # no blanks, not even under the debugger
     # The path /items/ is the same as /items, and not a 404.
@@ -148,8 +148,8 @@ def create_app(**arguments: object) -> Flask:
 def allow_origins(app: Flask, setting: str) -> None:
     """Let pages of these origins use the service, and read its headers (CORS).
 
-    Credentials are cookies: without this permission, a browser does not send ours from
-    a page of another origin.
+    A browser sends our cookie from a page of another origin only if `credentials` are
+    allowed, too.
     """
     origins = ["*"]
     if setting != "*":
@@ -231,7 +231,7 @@ class Fault:
     retry_after: int | None = field(
         default=None, metadata=nullable(integer_rule(0, 86_400))
     )
-    # The connection is closed in place of an answer, also where there is a status.
+    # The connection is closed in place of an answer. It wins over a status.
     drop: bool = field(default=False, metadata=BOOLEAN_RULE)
     # The request is carried out before it fails.
     after: bool = field(default=False, metadata=BOOLEAN_RULE)
@@ -251,7 +251,8 @@ class Fault:
         if self.times == 0 or self.method not in ("*", method):
             return False
         path = path.rstrip("/") or "/"
-        if fnmatchcase(path, self.path.rstrip("/") or "/"):
+        pattern = self.path.rstrip("/") or "/"
+        if fnmatchcase(path, pattern):
             return True
         return query != "" and fnmatchcase(f"{path}?{query}", self.path)
 
@@ -260,14 +261,18 @@ class Fault:
         return {name: getattr(self, name) for name in FAULT_RULE["properties"]}
 
 
-# Of the fields, only `cleared` has no rule: it is not for clients.
-FAULT_RULE = object_rule(
-    {rule_field.name: rule_field.metadata for rule_field in fields(Fault)[:-1]},
-    required=["path"],
-)
+def make_fault_rule() -> Rule:
+    """The rule for a fault that a client sends."""
+    properties: dict[str, Rule] = {}
+    for fault_field in fields(Fault):
+        if fault_field.name != "cleared":
+            properties[fault_field.name] = fault_field.metadata
+    return object_rule(properties, required=["path"])
 
 
-NO_FAULT = Fault(path="*")  # it does nothing
+FAULT_RULE = make_fault_rule()
+# It does nothing. So whoever asks for a fault always gets one.
+NO_FAULT = Fault(path="*")
 
 
 def read_fault(body: Mapping[str, Any]) -> Fault:
@@ -322,10 +327,9 @@ class Session:
     def __init__(self, name: str | None, seed: Tables) -> None:
         self.name = name  # None for the default session, of all who name none
         self.store = Store(seed)
-        # Whoever reads or changes what follows holds this lock: the clock, which faults
-        # there are, what of a fault changes, and the entries of the journal. Only the
-        # methods below do. None of them calls the store, which has a lock of its own,
-        # or waits for an event.
+        # Whoever reads or changes what follows holds this lock: clock, faults (but for
+        # what never changes in one) and journal. Only the methods below do. None of
+        # them calls the store, which has a lock of its own, or waits for an event.
         self._lock = Lock()
         self._frozen_at: str | None = None
         self._faults: dict[str, Fault] = {}  # by id, oldest first
@@ -365,9 +369,9 @@ class Session:
     def take_fault(self, method: str, path: str, query: str) -> Fault:
         """Use the first fault that fits a request; return NO_FAULT if none does.
 
-        With the lock held, `times` goes down, and `held` goes up if the fault holds. So
-        whoever clears the fault comes before, and the request does not meet it, or
-        after, and the request finds the event set.
+        Finding the fault and counting it is one step. If it is cleared before, the
+        request does not find it; if it is cleared after, the request finds its event
+        set, and does not wait.
         """
         with self._lock:
             for fault in self._faults.values():
@@ -377,7 +381,7 @@ class Session:
                     if fault.hold:
                         fault.held += 1
                     self._remove_if_used_up(fault)
-                    return fault  # at once, as the dictionary may have changed
+                    return fault  # a loop must not go on once its dictionary changes
         return NO_FAULT
 
     def end_hold(self, fault: Fault) -> None:
@@ -396,7 +400,8 @@ class Session:
         with self._lock:
             if id not in self._faults:
                 raise NotFoundError("Fault not found")
-            self._faults.pop(id).cleared.set()
+            fault = self._faults.pop(id)
+            fault.cleared.set()
 
     def clear_faults(self) -> None:
         """Remove all faults, and let go the requests that they hold."""
@@ -430,7 +435,8 @@ class Session:
     def list_entries(self) -> list[dict[str, Any]]:
         """The journal as JSON objects, oldest first."""
         with self._lock:
-            # Copies, as an entry may change while its JSON is made.
+            # Copies, as an entry may change while its JSON is made. `vars` has the
+            # attributes of an object as a dictionary.
             return [dict(vars(entry)) for entry in self._journal]
 
     def forget_entries(self) -> None:
@@ -463,7 +469,8 @@ class Sessions:
         self._lock = Lock()
         self._seed = seed
         self._default = Session(None, seed)
-        self._named: OrderedDict[str, Session] = OrderedDict()  # last used is last
+        # The one that was used last stands last. `popitem` takes the first.
+        self._named: OrderedDict[str, Session] = OrderedDict()
 
     def get(self, name: str | None) -> Session:
         """The session with a name, which begins if there is none."""
@@ -479,8 +486,9 @@ class Sessions:
             session = self._named[name]
         if dropped is not None:
             # Nobody can clear its faults any more, as its name would begin a new
-            # session. So what they hold is let go here, and after the lock: no thread
-            # waits for the lock of a session while it has this one.
+            # session. So what they hold is let go here. That takes the session's lock,
+            # and this one is given back before: if one thread had A and wanted B, and
+            # another had B and wanted A, both would wait for ever.
             dropped.clear_faults()
         return session
 
@@ -510,8 +518,8 @@ class Sessions:
 #     a view         or an error handler
 #     lose_answer    only for a fault with `after`
 #     leave          with the response, whoever made it
-#     Flask-CORS     adds its headers: of the functions for the end of a request, those
-#                    that were registered first are called last
+#     Flask-CORS     adds its headers: Flask calls functions for the end of a request in
+#                    the reverse order of their registration
 #
 # What one function keeps for another is in `g`, which lives as long as the request.
 # ----------------------------------------------------------------------
@@ -542,13 +550,14 @@ MOCK_PARAMETERS = {"_delay": DELAY_RULE, "_status": ERROR_STATUS_RULE}
 def arrive() -> Response | None:
     """Do what comes before the view; return an answer if there is one already."""
     if is_preflight():
-        return current_app.make_default_options_response()
+        return current_app.make_default_options_response()  # 200, without a body
+    # The endpoint is Flask's name of the view.
     if request.endpoint == "show_home":
-        return None  # the page says itself which session it is about
+        return None  # the page is about the session in its query, if any
     session = current_app.config["SESSIONS"].get(session_name())
     g.mock_session = session
     path = path_below_api()
-    if path is None:
+    if path is None:  # no journal and no faults for this one
         g.body = read_body()
         return None  # go on to the view
     g.started_at = time.perf_counter()
@@ -615,8 +624,8 @@ def session_name() -> str | None:
 def path_below_api() -> str | None:
     """What follows the path of the API, as `/items/1`.
 
-    None for a request that is neither in the journal nor made to fail. Only those to
-    the resources, and to unknown paths below the API, are.
+    That is for requests to a resource, or to an unknown path below the API. None for
+    all others: they are not in the journal, and no fault meets them.
     """
     api = current_app.config["API"]
     if not request.path.startswith(f"{api}/"):
@@ -646,9 +655,9 @@ def read_body() -> Body:
         limit = STATE_LIMIT
         levels = STATE_NESTING_LIMIT
     # Werkzeug raises the error if the header Content-Length is above its own limit. But
-    # a body can come in pieces, without that header. Then Werkzeug reads as far as its
-    # limit, and ignores the rest. So it may read one byte more than we allow: if our
-    # limit is 10 bytes and it has read 11, the body is too long.
+    # a body can come in pieces, without that header. Then Werkzeug cuts it off at its
+    # limit, and says nothing. So that limit is one byte more than ours: if the byte is
+    # there, the body was too long.
     request.max_content_length = limit + 1
     raw = request.get_data()
     if len(raw) > limit:
@@ -743,7 +752,7 @@ def apply_fault(session: Session, path: str, query: str) -> Response | None:
         return failure(fault)
 
     # The request is carried out first: Flask calls the view, then this function with
-    # the view's answer, and then `leave` with what this function returns.
+    # the view's answer, which is lost, and then `leave` with what this one returns.
     @after_this_request
     def lose_answer(_: Response) -> Response:
         return failure(fault)
@@ -783,7 +792,8 @@ def close_connection() -> None:
 
     Werkzeug's server logs the response all the same, and then fails to send it.
     """
-    with suppress(OSError):  # go on if the client has closed it already
+    # Both directions; and no error if the client has closed it already.
+    with suppress(OSError):
         request.environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
 
 
@@ -976,8 +986,8 @@ def conditional(response: Response, tag: str) -> Response:
     well, which we ignore on a read.
     """
     response.set_etag(tag)
-    # A proxy that has packed an answer marks its tag as weak, by W/ in front. For a
-    # read that is good enough.
+    # A proxy that has compressed an answer marks its tag as weak, by W/ in front. For
+    # a read that is good enough.
     if request.if_none_match.contains_weak(tag):
         response.status_code = 304
     return response
@@ -1022,6 +1032,7 @@ def page_url(page: int) -> str:
     """The path and query of another page of the same list."""
     parameters: dict[str, Any] = request.args.to_dict(flat=False)  # lists of texts
     parameters["page"] = page
+    # `doseq` makes status=a&status=b of a list.
     return f"{url_for('.list_rows')}?{urlencode(parameters, doseq=True)}"
 
 
@@ -1303,15 +1314,18 @@ def show_description() -> ResponseReturnValue:
     schemas: dict[str, Any] = {"Health": HEALTH_RULE, "Error": ERROR_RULE}
     for name, resource in RESOURCES.items():
         for operation in OPERATIONS:
-            path = paths.setdefault(f"/{name}{operation.path}", {})
+            path = f"/{name}{operation.path}"
+            if path not in paths:
+                paths[path] = {}
             for method in operation.methods:
-                path[method] = describe_operation(resource, operation, method)
+                described = describe_operation(resource, operation, method)
+                paths[path][method] = described
         schemas.update(describe_schemas(resource))
     return {
         "openapi": "3.1.0",
         "info": {"title": "Inventory API", "version": VERSION},
         "servers": [{"url": api_path()}],
-        "security": [],
+        "security": [],  # nobody has to log in
         "paths": paths,
         "components": {"schemas": schemas},
     }
@@ -1390,8 +1404,8 @@ def describe_parameter(location: str, name: str, rule: Rule) -> dict[str, Any]:
 def in_query(rule: Rule) -> Rule:
     """How a rule for a wanted value is published.
 
-    A query cannot carry null: an empty text stands for it, as told in words. And what
-    is wanted of a time can be a date alone, which has not the format of a time.
+    A query cannot carry null: an empty text stands for it, as told in words. And a date
+    alone can be wanted of a time, so the format of a time would be wrong.
     """
     published = dict(rule)
     published.pop("format", None)
@@ -1478,7 +1492,8 @@ def show_home() -> ResponseReturnValue:
     session = request.args.get("session") or None
     if session is not None:
         validate(SESSION_NAME_RULE, session, "session")
-    accepted = request.accept_mimetypes  # what the client prefers, by its Accept
+    # What the client prefers: browsers text/html, others what their Accept says.
+    accepted = request.accept_mimetypes
     if accepted.best_match(["text/html", "application/json"]) == "application/json":
         return about()
     columns = {name: list(resource.rules) for name, resource in RESOURCES.items()}
@@ -1522,7 +1537,7 @@ def list_routes() -> list[dict[str, Any]]:
 
 
 class Setting(NamedTuple):
-    """The value of a setting that nobody has set, and the rule for others."""
+    """The default of a setting, and the rule for what somebody sets."""
 
     default: Any
     rule: Rule
@@ -1537,7 +1552,7 @@ ORIGIN_PATTERN = r"[a-z][a-z0-9+.-]*://[^\s/,*]+"
 SEGMENT_PATTERN = r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*"
 
 SETTINGS = {
-    # Without a slash: to Werkzeug, unix:// and a path is an address as well.
+    # Without a slash, as Werkzeug takes unix:// and a path for an address as well.
     "HOST": Setting(
         "127.0.0.1",
         make_rule("string", "an address of this machine", pattern="^[^/]+$"),
@@ -1576,8 +1591,8 @@ SETTINGS = {
 class SettingError(click.ClickException):
     """Raised if a setting, or the seed that it names, is wrong.
 
-    The command `flask` is made with click. At a ClickException it prints what `show`
-    prints, and ends; at any other exception it ends with a traceback.
+    The command `flask`, by which `make debug` starts us, is made with click. It ends at
+    a ClickException with what `show` prints, and at any other with a traceback.
     """
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -1743,21 +1758,21 @@ class RequestHandler(WSGIRequestHandler):
     timeout = 60  # seconds; a client that is silent for longer is let go
     controls = ""  # the path of the mock controls, set by `main`
     # Python's http.server answers by itself what it cannot read, so that Flask never
-    # sees it. For `explain` it fills in a sentence.
+    # sees it. In place of %(explain)s it puts a sentence.
     error_content_type = "application/json"
     error_message_format = '{"error":"%(explain)s"}\n'
 
     def make_environ(self) -> dict[str, Any]:
         """What Flask is told of the request.
 
-        In a path or query, a browser writes é as %C3%A9, by its two bytes in UTF-8. Who
-        types curl may send the bytes themselves, of which http.server makes two
-        characters, as if they were latin-1. `quote` writes these as a browser would.
+        A browser writes é in a path or query as %C3%A9, by its two bytes in UTF-8. Who
+        types curl may send the bytes themselves. Then http.server makes Ã© of them, a
+        character of each byte, which is latin-1, and `quote` makes %C3%A9 of that.
         """
         self.path = quote(self.path, safe=string.printable, encoding="latin-1")
         try:
             return super().make_environ()
-        except ValueError as error:  # no address at all, as in GET http://[ HTTP/1.1
+        except ValueError as error:  # the path is none, as in GET http://[ HTTP/1.1
             self.send_error(400)
             raise ConnectionError from error  # at which the server lets the client go
 

@@ -1,7 +1,8 @@
 """The data: records, the rules that they obey, and a store that threads can share.
 
-Read this module first, from top to bottom: a section uses what stands above it, and the
-last one puts the parts together. Who asks for data, and why, is told in inventory.py.
+Read this module first, from top to bottom: a section uses what stands above it, but for
+one step of `Resource`, and the last section puts the parts together. Who asks for data,
+and why, is told in inventory.py.
 
     record     the values of one item or one order. It never changes
     row        a record as it is stored: the record, and its text in JSON
@@ -23,7 +24,6 @@ from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import islice
 from operator import attrgetter, ge, gt, le, lt
 from threading import Lock
 from types import NoneType
@@ -72,7 +72,7 @@ MAX_PROBLEMS = 100
 def raise_for_problems(problems: Problems) -> None:
     """Raise InvalidError if there are problems, with the sentence of the first one."""
     if problems:
-        first_problems = dict(islice(problems.items(), MAX_PROBLEMS))
+        first_problems = dict(list(problems.items())[:MAX_PROBLEMS])
         sentences = list(first_problems.values())
         raise InvalidError(sentences[0], first_problems)
 
@@ -84,12 +84,12 @@ def raise_for_problems(problems: Problems) -> None:
 # moments. Clients may send other forms; `read_time` makes this form of them.
 # ----------------------------------------------------------------------
 
-# `fromisoformat` reads all forms that are wanted, but others besides: it passes over a
-# wrong character before the zone or at the end, and takes 09.5 for a time of day, and
-# +01:60 for a zone. The patterns are for these.
-TIME_OF_DAY = r"[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"
-ZONE = r"(Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"
-TIME_WITH_ZONE = rf"[0-9W-]+[T ]{TIME_OF_DAY}{ZONE}"  # the date is digits, W and -
+# `fromisoformat` reads all the forms that we want, and some that we do not: it passes
+# over a wrong character before the zone or at the end, and takes 09.5 for a time of
+# day, and +01:60 for a zone. These patterns keep those out.
+TIME_OF_DAY = r"[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"  # 09:30, 093000.5
+ZONE = r"(Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"  # Z, +01, +0100, -03:30
+TIME_WITH_ZONE = rf"[0-9W-]+[T ]{TIME_OF_DAY}{ZONE}"  # W is for weeks, as 2026-W02-1
 
 
 def timestamp(moment: datetime) -> str:
@@ -110,6 +110,7 @@ def read_time(text: str) -> str:
     try:
         return timestamp(datetime.fromisoformat(text).astimezone(UTC))
     except OverflowError:
+        # `from None`: without telling of the OverflowError as well.
         raise ValueError("in UTC, its year is not one of 1 to 9999") from None
 
 
@@ -185,9 +186,9 @@ def has_format(value: str, name: str) -> bool:
     return True
 
 
-# The words that limit a single value, each with its test. It is called with the value
-# and with what the rule says for the word, once the value is of the right type. Of the
-# two from Python, ge(value, limit) is `value >= limit`, and le the other way round.
+# The words that limit a single value, each with its test. The test is called with the
+# value, once that has the right type, and with what the rule says for the word. `ge`
+# and `le` are Python's >= and <= as functions.
 LIMITS: dict[str, Callable[[Any, Any], bool]] = {
     "enum": is_one_of,
     "minimum": ge,
@@ -222,9 +223,9 @@ def require_known(name: str, known: Collection[str]) -> None:
 # JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
 MAX_INTEGER = 2**53 - 1
 
-# At least one character that is no white space, with anything around it. JavaScript has
-# another \s than Python. The characters in which the two differ are named, so that the
-# pattern means the same to tools that read the API's description.
+# Anything, one character that is no white space, and anything. To Python \x1c to \x1f
+# and \x85 are white space, to JavaScript \ufeff is. They are named, so that the pattern
+# means the same to all who read it in the API's description.
 NOT_BLANK = r"^[\s\S]*([^\s\x1c-\x1f\x85]|\ufeff)[\s\S]*$"
 
 
@@ -316,7 +317,7 @@ ROW_ID_RULE = make_rule(
 
 
 def validate(rule: Rule, value: Any, place: str = "") -> Any:
-    """Return a JSON value in the form in which it is kept. Raises InvalidError."""
+    """The same as `check`, but problems are raised, as InvalidError."""
     problems: Problems = {}
     kept = check(rule, value, place, problems)
     raise_for_problems(problems)
@@ -324,15 +325,14 @@ def validate(rule: Rule, value: Any, place: str = "") -> Any:
 
 
 def check(rule: Rule, value: Any, place: str, problems: Problems) -> Any:
-    """Look whether a JSON value obeys a rule, and return it as it is kept.
+    """Check a JSON value, and return it as it is kept: 3.0 as 3, a time in our form.
 
-    What is wrong is written into `problems`, the caller's dictionary, in the order of
-    the rule. The calls for what is inside write into the same one, so that one answer
-    can tell everything. `place` is where the value stands in the whole, for which it is
-    empty.
+    What is wrong goes into `problems`, the caller's dictionary, in the order of the
+    rule. The calls for what is inside the value use the same one, so that one answer
+    can tell everything. `place` is where the value stands; the outermost has "".
     """
     if isinstance(value, float) and value.is_integer() and "integer" in types_of(rule):
-        value = int(value)  # to JSON Schema, 3.0 is an integer
+        value = int(value)  # in JSON Schema, 3.0 is an integer
     if not obeys(rule, value):
         problems[place] = f"{label(place)} must be {rule['description']}"
         return value
@@ -419,29 +419,31 @@ READ_ONLY = {"readOnly": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A field that has the id of a row, and the name of that row's resource.
+    """Where a record has the id of a row, and which resource that row is of.
 
-    If there is an array, the field is one of each object in it.
+    Without an array, it is a field of the record. With one, each object in that array
+    can have it, as `items[0].item_id`.
     """
 
-    field: str
-    array: str = ""
-    resource: str
+    field_name: str
+    array_name: str = ""
+    resource_name: str
 
     def ids(self, record: "Record") -> list[str | None]:
-        """The ids that a record has there: one, or one for each object of the array.
+        """The ids that a record has there: one, or one for each object in the array.
 
         None stands where no row is named.
         """
-        if self.array == "":
-            return [getattr(record, self.field)]
-        return [element.get(self.field) for element in getattr(record, self.array)]
+        if self.array_name == "":
+            return [getattr(record, self.field_name)]
+        elements = getattr(record, self.array_name)
+        return [element.get(self.field_name) for element in elements]
 
     def place(self, index: int) -> str:
         """The place of the id with this index."""
-        if self.array == "":
-            return self.field
-        return f"{self.array}[{index}].{self.field}"
+        if self.array_name == "":
+            return self.field_name
+        return f"{self.array_name}[{index}].{self.field_name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,10 +451,11 @@ class Record:
     """What every record has. `updated_at` is None until the first change."""
 
     # A ClassVar belongs to the class and is no field. Subclasses put their own in its
-    # place. These are the fields in which no two records may have the same value; only
-    # None may stand in several.
+    # place.
+    #
+    # No two records may have the same value in one of these fields, unless it is None.
     unique_fields: ClassVar[tuple[str, ...]] = ()
-    # Where a record names other rows. They must exist as long as it does.
+    # Where a record names other rows. They must exist while it does.
     references: ClassVar[tuple[Reference, ...]] = ()
 
     id: str = field(metadata={**ROW_ID_RULE, **READ_ONLY})
@@ -496,7 +499,10 @@ class Order(Record):
     """What somebody has ordered, line by line."""
 
     unique_fields = ("internal_number",)
-    references = (Reference(array="items", field="item_id", resource="items"),)
+    # The first "items" is the field below, the second the resource of items.
+    references = (
+        Reference(array_name="items", field_name="item_id", resource_name="items"),
+    )
 
     internal_number: str = field(metadata=name_rule(50))
     status: str = field(default="pending", metadata=name_rule(50))
@@ -521,7 +527,7 @@ def check_named_rows(
     for index, id in enumerate(reference.ids(record)):
         if id is not None and id not in ids:
             place = prefix + reference.place(index)
-            sentence = f"must be the id of one of the {reference.resource}"
+            sentence = f"must be the id of one of the {reference.resource_name}"
             problems[place] = f"{label(place)} {sentence}"
 
 
@@ -568,7 +574,7 @@ class Resource:
                 if "string" in types_of(rule):
                     self.searchable.append(field_name)
         self._make_rules()
-        # The functions for these two are in the section Lists, further down.
+        # How lists are filtered. The functions for that are in the section Lists.
         self.filters: list[Filter] = []
         for field_name, rule in self.rules.items():
             self.filters.extend(filters_of(field_name, rule))
@@ -587,7 +593,9 @@ class Resource:
         if len(types) != 1:
             raise ValueError(f"{name} must have one type, or one and null")
         self.rules[name] = rule
-        # MISSING is how dataclasses say that there is no default.
+        # A default is kept to know which fields may be left out, and to tell it in the
+        # API's description. Each record makes its own. MISSING means that a field has
+        # none.
         if record_field.default is not MISSING:
             self.defaults[name] = record_field.default
         if record_field.default_factory is not MISSING:
@@ -622,8 +630,11 @@ class Resource:
         self.change_rule = object_rule(sent)
         self.state_rule = object_rule(in_state, required)
 
-    def values(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The writable fields of a checked body, as the record class holds them."""
+    def field_values(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The writable fields of a checked body.
+
+        Texts become members of an enum where the record class promises one.
+        """
         values = {}
         for name in self.writable:
             if name in body:
@@ -632,7 +643,7 @@ class Resource:
                     values[name] = self.enums[name](body[name])
         return values
 
-    def to_json(self, record: Record) -> bytes:
+    def record_json(self, record: Record) -> bytes:
         """A record as JSON, with its fields in the order of `rules`."""
         return to_json({name: getattr(record, name) for name in self.rules})
 
@@ -642,6 +653,7 @@ def enum_of(field_type: Any) -> type[StrEnum] | None:
     types = [field_type]
     types.extend(get_args(field_type))  # of `Colour | None`, the two types in it
     for each_type in types:
+        # `issubclass` takes classes only, and list[str] is none.
         if isinstance(each_type, type) and issubclass(each_type, StrEnum):
             return each_type
     return None
@@ -694,13 +706,16 @@ class Row:
 
     @property
     def tag(self) -> str:
-        """What stands for the content of this row."""
+        """What stands for the content of this row. A property: `row.tag` calls this."""
         return tag_of(self.json)
 
 
 @dataclass
 class Table:
-    """The rows of one resource by id, oldest first. It has no lock of its own."""
+    """The rows of one resource by id, in the order in which they were added.
+
+    It has no lock of its own.
+    """
 
     rows: dict[str, Row]
     last_number: int  # the largest number that was given to a row as its id
@@ -711,9 +726,9 @@ class Table:
 
 
 def first_naming(table: Table, reference: Reference, row: Row) -> Row | None:
-    """The first row of a table that names a row by a reference, not counting itself."""
+    """The first other row in a table that has a row's id in a reference."""
     for other in table.rows.values():
-        if row.record.id in reference.ids(other.record) and other is not row:
+        if other is not row and row.record.id in reference.ids(other.record):
             return other
     return None
 
@@ -727,7 +742,7 @@ def make_tables(records: Mapping[str, Iterable[Record]]) -> Tables:
     for name, resource in RESOURCES.items():
         rows = {}
         for record in records.get(name, ()):
-            rows[record.id] = Row(record, resource.to_json(record))
+            rows[record.id] = Row(record, resource.record_json(record))
         tables[name] = Table(rows, largest_number(rows))
     return tables
 
@@ -803,7 +818,7 @@ def read_records(
             id=id,
             created_at=body.get("created_at") or now,
             updated_at=body.get("updated_at"),
-            **resource.values(body),
+            **resource.field_values(body),
         )
         records.append(record)
     return records
@@ -815,7 +830,7 @@ def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) ->
     for resource_name, resource_records in records.items():
         ids[resource_name] = {record.id for record in resource_records}
     for resource_name, resource_records in records.items():
-        taken = set()  # the names and values of fields, of the records before
+        taken = set()  # pairs such as ("id", "1"), of the records before
         for index, record in enumerate(resource_records):
             prefix = f"{resource_name}[{index}]."
             unique_names = ["id", *record.unique_fields]
@@ -825,7 +840,7 @@ def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) ->
                     problems[prefix + name] = taken_sentence(name, value)
                 taken.add((name, value))
             for reference in record.references:
-                named_ids = ids[reference.resource]
+                named_ids = ids[reference.resource_name]
                 check_named_rows(record, reference, named_ids, prefix, problems)
 
 
@@ -834,12 +849,12 @@ def check_state_ties(records: Mapping[str, list[Record]], problems: Problems) ->
 #
 # A store has the tables of one test, or one person, and the one lock that guards them.
 # Data is checked by its rules before the lock is taken. What needs a look at other rows
-# is checked with the lock held, by looking at every row. In front of a user interface
-# that is being built or tested there are few.
+# is checked with the lock held, by looking at every row: who builds or tests a user
+# interface has few.
 # ----------------------------------------------------------------------
 
-# A client may ask for a change only if the row is as it knows it, that is if the row's
-# tag is `in` the tags that it sends. None: it has sent none, and any row will do.
+# A client may want a change only if the row is as it knows it: the row's tag must be
+# `in` the tags that it expects. None means that it expects nothing.
 Expected = Container[str] | None
 
 
@@ -867,7 +882,7 @@ class Store:
             return self._find(resource, id)
 
     def rows(self, resource: Resource) -> list[Row]:
-        """The rows of a resource, oldest first."""
+        """The rows of a resource, in the order in which they were added."""
         with self._lock:
             return list(self._tables[resource.name].rows.values())
 
@@ -881,7 +896,7 @@ class Store:
 
     def create(self, resource: Resource, body: Mapping[str, Any], now: str) -> Row:
         """Add a row. Raises InvalidError, ConflictError."""
-        values = resource.values(validate(resource.create_rule, body))
+        values = resource.field_values(validate(resource.create_rule, body))
         with self._lock:
             table = self._tables[resource.name]
             number = next_number(table.last_number, table.rows)
@@ -911,7 +926,8 @@ class Store:
         with self._lock:
             row = self._find(resource, id, expected)
             raise_for_problems(problems)
-            record = replace(row.record, updated_at=now, **resource.values(kept))
+            # A copy of the record, but with these values.
+            record = replace(row.record, updated_at=now, **resource.field_values(kept))
             self._check_ties(resource, record)
             return self._put(resource, record)
 
@@ -943,7 +959,7 @@ class Store:
 
     def _put(self, resource: Resource, record: Record) -> Row:
         """Add a record, or put it in the place of the one with its id."""
-        row = Row(record, resource.to_json(record))
+        row = Row(record, resource.record_json(record))
         self._tables[resource.name].rows[record.id] = row
         return row
 
@@ -951,7 +967,7 @@ class Store:
         """Check what ties a record that is about to be stored to other rows."""
         problems: Problems = {}
         for reference in record.references:
-            ids = self._tables[reference.resource].rows  # a dictionary, by id
+            ids = self._tables[reference.resource_name].rows  # a dictionary, by id
             check_named_rows(record, reference, ids, "", problems)
         raise_for_problems(problems)
         for name in record.unique_fields:
@@ -965,15 +981,17 @@ class Store:
 
     def _check_not_named(self, resource: Resource, row: Row) -> None:
         """Check that no other row names the one that is about to be deleted."""
-        id = row.record.id
         for name, table in self._tables.items():
             for reference in RESOURCES[name].record_class.references:
-                if reference.resource == resource.name:
-                    naming_row = first_naming(table, reference, row)
-                    if naming_row is not None:
-                        holder = f"{RESOURCES[name].title} {naming_row.record.id}"
-                        sentence = f"{resource.title} {id} is named by {holder.lower()}"
-                        raise ConflictError(sentence, {"id": sentence})
+                if reference.resource_name != resource.name:
+                    continue
+                other = first_naming(table, reference, row)
+                if other is not None:
+                    named = f"{resource.title} {row.record.id} is named by"
+                    sentence = (
+                        f"{named} {RESOURCES[name].title.lower()} {other.record.id}"
+                    )
+                    raise ConflictError(sentence, {"id": sentence})
 
 
 # ----------------------------------------------------------------------
@@ -997,7 +1015,8 @@ COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "_lte": le,
 }
 
-# A date is made a time before the rule is used, by `read_text` in inventory.py.
+# inventory.py makes a time of a date before this rule is used. In a query, a + stands
+# for a blank.
 WANTED_TIME_RULE = make_rule(
     "string",
     "a time with its zone, such as 2026-01-01T09:30:00.000Z, or a date, such as"
@@ -1051,13 +1070,13 @@ def make_parameters(filters: Iterable[Filter]) -> dict[str, Rule]:
     """The rules of a list's parameters, by name.
 
     One that may be given several times is an array. Of the others the last one counts.
-    Raises ValueError for a field called sort, page, per_page or q, or like a filter, as
-    `size_gt` beside `size`.
+    Raises ValueError for a field called sort, page, per_page or q, and for one called
+    size_gt beside one called size, which has a filter of that name.
     """
     # Every field that can be compared has one filter without an ending.
     names = [each_filter.field for each_filter in filters if each_filter.ending == ""]
     choices = "|".join(names)
-    sort_item = f"-?({choices})"
+    sort_item = f"-?({choices})"  # name or -name; more may follow after commas
     parameters = {
         "sort": make_rule(
             "string",
@@ -1109,7 +1128,7 @@ def filter_rows(
         for text in wanted:
             rows = search_rows(rows, [name], text)
         return rows
-    if name == "id":
+    if name == "id":  # ids are compared by their length first
         value_of = id_order
         wanted = [natural_order(id) for id in wanted]
     compare = COMPARISONS[ending]
@@ -1144,11 +1163,11 @@ def sort_rows(resource: Resource, rows: list[Row], parts: list[str]) -> list[Row
     """The rows in an order that is told as `["-status", "name"]`."""
     descending: dict[str, bool] = {}
     for part in parts:
-        # A field that is named again has no effect: all rows that it could put in
-        # order have the same value in it.
+        # In `name,-name` the second changes nothing: the rows that it could put in
+        # order have the same name.
         descending.setdefault(part.removeprefix("-"), part.startswith("-"))
     # Sorting keeps the order of rows that compare equal. So the rows are sorted by the
-    # least important field first, which is the last one of the dictionary.
+    # least important field first, which is the last one: a dictionary keeps its order.
     for name in reversed(descending):
         key = sort_key(resource, name)
         rows = sorted(rows, key=key, reverse=descending[name])
@@ -1176,11 +1195,11 @@ def sort_key(resource: Resource, name: str) -> Callable[[Row], Any]:
 # ----------------------------------------------------------------------
 # What there is
 #
-# The resources of this service. A declaration that cannot work is to end the program
-# when it starts, and not a request later on.
+# The resources of this service. A declaration that cannot work is to stop the program
+# at its start, and not to fail in a request.
 # ----------------------------------------------------------------------
 
-# Resources are parts of paths. These two are taken by other paths of the service.
+# The name of a resource is a part of paths. These two are such parts already.
 TAKEN_NAMES = ("mock", "health")
 
 
@@ -1194,7 +1213,7 @@ def register(name: str, record_class: type[Record]) -> None:
 def check_declarations(resource: Resource) -> None:
     """Raise ValueError for a name, unique field or reference that cannot work."""
     name = resource.name
-    # A dataclass has taken what `field` returns out of its class, to make fields of it.
+    # Without @dataclass, what `name: str = field(...)` makes stays in the class.
     if any(isinstance(value, Field) for value in vars(resource.record_class).values()):
         raise ValueError(f"{resource.title} has no @dataclass above it")
     if not re.fullmatch("[a-z][a-z0-9_-]*", name) or name in TAKEN_NAMES:
@@ -1210,7 +1229,7 @@ def check_declarations(resource: Resource) -> None:
                 f"unique_fields of {name} has {field_name!r}: no such field"
             )
     for reference in resource.record_class.references:
-        target = reference.resource
+        target = reference.resource_name
         if target != name and target not in RESOURCES:
             raise ValueError(f"{name} refers to {target!r}: no such resource")
         if "string" not in types_of(rule_of_reference(resource, reference)):
@@ -1218,14 +1237,18 @@ def check_declarations(resource: Resource) -> None:
 
 
 def rule_of_reference(resource: Resource, reference: Reference) -> Rule:
-    """The rule for the ids that a reference has, or an empty one if there is none."""
-    if reference.array == "":
-        return resource.rules.get(reference.field, {})
-    array: Rule = resource.rules.get(reference.array, {})
+    """The rule for the ids that a reference has, or an empty one if there is none.
+
+    For the field `item_id` in the array `items`, it stands in the rule for the elements
+    of `items`, under `properties`.
+    """
+    if reference.array_name == "":
+        return resource.rules.get(reference.field_name, {})
+    array: Rule = resource.rules.get(reference.array_name, {})
     element: Rule = array.get("items", {})
     if types_of(array) != ["array"] or types_of(element) != ["object"]:
         return {}
-    rule: Rule = element.get("properties", {}).get(reference.field, {})
+    rule: Rule = element.get("properties", {}).get(reference.field_name, {})
     return rule
 
 
