@@ -149,7 +149,7 @@ def allow_origins(app: Flask, setting: str) -> None:
     """Let pages of these origins use the service, and read its headers (CORS).
 
     A browser sends our cookie from a page of another origin only if `credentials` are
-    allowed, too.
+    allowed, too: that is what CORS calls cookies.
     """
     origins = ["*"]
     if setting != "*":
@@ -254,6 +254,7 @@ class Fault:
         pattern = self.path.rstrip("/") or "/"
         if fnmatchcase(path, pattern):
             return True
+        # As it was written: a slash at its end may be one of the query.
         return query != "" and fnmatchcase(f"{path}?{query}", self.path)
 
     def as_object(self) -> dict[str, Any]:
@@ -327,9 +328,10 @@ class Session:
     def __init__(self, name: str | None, seed: Tables) -> None:
         self.name = name  # None for the default session, of all who name none
         self.store = Store(seed)
-        # Whoever reads or changes what follows holds this lock: clock, faults (but for
-        # what never changes in one) and journal. Only the methods below do. None of
-        # them calls the store, which has a lock of its own, or waits for an event.
+        # Whoever reads or changes what follows holds this lock: clock, journal, and
+        # faults with their `times` and `held` (the rest of one never changes). Only the
+        # methods below do. None of them calls the store, which has a lock of its own,
+        # or waits for an event.
         self._lock = Lock()
         self._frozen_at: str | None = None
         self._faults: dict[str, Fault] = {}  # by id, oldest first
@@ -369,9 +371,9 @@ class Session:
     def take_fault(self, method: str, path: str, query: str) -> Fault:
         """Use the first fault that fits a request; return NO_FAULT if none does.
 
-        Finding the fault and counting it is one step. If it is cleared before, the
-        request does not find it; if it is cleared after, the request finds its event
-        set, and does not wait.
+        Finding the fault and counting it is one step. A fault that is cleared before
+        this step is not found. If it is cleared after, its event is set, and the
+        request does not wait.
         """
         with self._lock:
             for fault in self._faults.values():
@@ -413,7 +415,7 @@ class Session:
     def add_entry(
         self, method: str, path: str, query: str, headers: dict[str, str]
     ) -> Entry:
-        """Write a request that has just arrived down in the journal."""
+        """Write down a request that has just arrived."""
         with self._lock:
             self._last_entry_number += 1
             number = self._last_entry_number
@@ -444,7 +446,8 @@ class Session:
         with self._lock:
             self._journal.clear()
 
-    # The methods below are called by those above, with the lock held.
+    # The methods below are called by those above, with the lock held. They must not
+    # take it again: a thread that asks for a lock which it has waits for ever.
 
     def _now(self) -> str:
         if self._frozen_at is not None:
@@ -487,8 +490,8 @@ class Sessions:
         if dropped is not None:
             # Nobody can clear its faults any more, as its name would begin a new
             # session. So what they hold is let go here. That takes the session's lock,
-            # and this one is given back before: if one thread had A and wanted B, and
-            # another had B and wanted A, both would wait for ever.
+            # and this one is given back before: if one thread had lock A and wanted
+            # lock B, and another had B and wanted A, both would wait for ever.
             dropped.clear_faults()
         return session
 
@@ -532,7 +535,7 @@ DROPPED = 0  # in journal and log, the status of a request whose connection was 
 
 DIGITS_LIMIT = 4000  # Python reads no integer of more than 4,300 digits
 # A value can be nested so deep that Python cannot write it, or cannot read it. How deep
-# that is depends on what else is under way. These limits are far below.
+# that is depends on how many calls are under way. These limits are far below.
 NESTING_LIMIT = 500
 STATE_NESTING_LIMIT = NESTING_LIMIT + 2  # rows are in an array, which is in an object
 
@@ -566,7 +569,7 @@ def arrive() -> Response | None:
     # Before the body is read, so that the journal has a request with too large a body
     # as well.
     g.entry = session.add_entry(request.method, path, query, headers)
-    g.body = read_body()
+    g.body = read_body()  # a `Body`, see below
     if g.body.size <= JOURNAL_BODY_LIMIT:
         session.add_body(g.entry, g.body.value)
     return apply_fault(session, path, query)
@@ -706,7 +709,7 @@ def read_integer(text: str) -> int:
 
 
 def read_float(text: str) -> float:
-    """The value of a number. Raises ValueError for NaN, Infinity and the like of 1e400.
+    """The value of a number. Raises ValueError for NaN, Infinity, and such as 1e400.
 
     Python reads these, and would write them back in a form that is not JSON.
     """
@@ -1079,7 +1082,7 @@ def answer_http_error(error: HTTPException) -> WerkzeugResponse:
     sentence = SENTENCES.get(status, status_phrase(status))
     details = {}
     if status == 404:
-        came = request.root_path + request.path
+        came = request.root_path + request.path  # see `api_path`
         details["path"] = f"{came} is no path here; the API is below {api_path()}"
     if status == 415:
         details["body"] = JSON_WANTED
@@ -1217,7 +1220,8 @@ def forget_requests() -> Response:
 # The resource routes and health in OpenAPI 3.1 (https://spec.openapis.org), for tools
 # that make clients, types or tests. There, a rule is called a schema, and a method of a
 # path an operation. Schemas have names, and {"$ref": "#/components/schemas/Item"} is a
-# link to one.
+# link to one. The docstring of a view, `view.__doc__`, is its summary here, so it is
+# written for clients.
 # ----------------------------------------------------------------------
 
 description_views = Blueprint("description", __name__)
@@ -1591,8 +1595,8 @@ SETTINGS = {
 class SettingError(click.ClickException):
     """Raised if a setting, or the seed that it names, is wrong.
 
-    The command `flask`, by which `make debug` starts us, is made with click. It ends at
-    a ClickException with what `show` prints, and at any other with a traceback.
+    The command `flask`, by which `make debug` starts us, is made with click. For a
+    ClickException it prints what `show` prints, for any other a traceback.
     """
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -1766,13 +1770,14 @@ class RequestHandler(WSGIRequestHandler):
         """What Flask is told of the request.
 
         A browser writes é in a path or query as %C3%A9, by its two bytes in UTF-8. Who
-        types curl may send the bytes themselves. Then http.server makes Ã© of them, a
-        character of each byte, which is latin-1, and `quote` makes %C3%A9 of that.
+        types curl may send the bytes themselves. Then http.server reads each byte as a
+        character, which is called latin-1, and has Ã©. `quote` writes each character
+        that is not ASCII as % and its byte: %C3%A9 again.
         """
         self.path = quote(self.path, safe=string.printable, encoding="latin-1")
         try:
             return super().make_environ()
-        except ValueError as error:  # the path is none, as in GET http://[ HTTP/1.1
+        except ValueError as error:  # that is no address: GET http://[ HTTP/1.1
             self.send_error(400)
             raise ConnectionError from error  # at which the server lets the client go
 

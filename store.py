@@ -1,8 +1,8 @@
 """The data: records, the rules that they obey, and a store that threads can share.
 
-Read this module first, from top to bottom: a section uses what stands above it, but for
-one step of `Resource`, and the last section puts the parts together. Who asks for data,
-and why, is told in inventory.py.
+Read this module first, from top to bottom: a section uses what stands above it (only
+`Resource` calls functions of the section Lists), and the last one puts the parts
+together. Who asks for data, and why, is told in inventory.py.
 
     record     the values of one item or one order. It never changes
     row        a record as it is stored: the record, and its text in JSON
@@ -84,9 +84,10 @@ def raise_for_problems(problems: Problems) -> None:
 # moments. Clients may send other forms; `read_time` makes this form of them.
 # ----------------------------------------------------------------------
 
-# `fromisoformat` reads all the forms that we want, and some that we do not: it passes
-# over a wrong character before the zone or at the end, and takes 09.5 for a time of
-# day, and +01:60 for a zone. These patterns keep those out.
+# `fromisoformat` also reads what we do not want. These patterns keep out a wrong
+# character before the zone or at the end, as the whole text must fit; 09.5, as only
+# seconds have a fraction; and +01:60, as the minutes of a zone end at 59. What is left,
+# such as 25 o'clock, `fromisoformat` refuses itself.
 TIME_OF_DAY = r"[0-9]{2}(:?[0-9]{2}(:?[0-9]{2}([.,][0-9]+)?)?)?"  # 09:30, 093000.5
 ZONE = r"(Z|[+-][0-9]{2}(:?[0-5][0-9]){0,2})"  # Z, +01, +0100, -03:30
 TIME_WITH_ZONE = rf"[0-9W-]+[T ]{TIME_OF_DAY}{ZONE}"  # W is for weeks, as 2026-W02-1
@@ -128,7 +129,7 @@ def read_time(text: str) -> str:
 # the sentence "Quantity must be ...".
 # ----------------------------------------------------------------------
 
-Rule = Mapping[str, Any]
+Rule = Mapping[str, Any]  # a dictionary that is only read
 
 TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -207,6 +208,7 @@ ANNOTATIONS = ("description", "readOnly")
 def require_known_words(rule: Rule) -> None:
     """Raise ValueError for a word, type or format that is not in the tables above."""
     for word in rule:
+        # A star puts in the keys of a dictionary, or the elements of a tuple.
         require_known(word, [*LIMITS, *STRUCTURE, *ANNOTATIONS])
     for name in types_of(rule):
         require_known(name, TYPES)
@@ -217,15 +219,16 @@ def require_known_words(rule: Rule) -> None:
 def require_known(name: str, known: Collection[str]) -> None:
     """Raise ValueError if a name is none of the known ones."""
     if name not in known:
+        # !r writes a text in quotes.
         raise ValueError(f"a rule has {name!r}; known are {', '.join(known)}")
 
 
 # JavaScript holds integers exactly up to this one, Number.MAX_SAFE_INTEGER.
 MAX_INTEGER = 2**53 - 1
 
-# Anything, one character that is no white space, and anything. To Python \x1c to \x1f
-# and \x85 are white space, to JavaScript \ufeff is. They are named, so that the pattern
-# means the same to all who read it in the API's description.
+# Anything, one character that is no white space, and anything. Not all mean the same by
+# \s: Python's has \x1c to \x1f and \x85, JavaScript's has \ufeff. Here the former are
+# blank to both, and \ufeff is visible to both.
 NOT_BLANK = r"^[\s\S]*([^\s\x1c-\x1f\x85]|\ufeff)[\s\S]*$"
 
 
@@ -237,7 +240,10 @@ def make_rule(type_name: str, description: str, **words: Any) -> Rule:
 
 
 def text_rule(max_length: int) -> Rule:
-    """A string, which may be empty. Lengths count Unicode code points: é is one."""
+    """A string, which may be empty.
+
+    Lengths count Unicode code points: 😀 is one, although JavaScript's length says 2.
+    """
     description = f"a string of at most {max_length} characters"
     return make_rule("string", description, maxLength=max_length)
 
@@ -292,7 +298,8 @@ def nullable(rule: Rule) -> Rule:
     description = f"{rule['description']} or null"
     changed = {**rule, "type": [*types, "null"], "description": description}
     if "enum" in rule:
-        changed["enum"] = [*rule["enum"], None]  # or `enum` would refuse null
+        # For those who read the description. `obeys` does not compare null with it.
+        changed["enum"] = [*rule["enum"], None]
     return changed
 
 
@@ -327,9 +334,10 @@ def validate(rule: Rule, value: Any, place: str = "") -> Any:
 def check(rule: Rule, value: Any, place: str, problems: Problems) -> Any:
     """Check a JSON value, and return it as it is kept: 3.0 as 3, a time in our form.
 
-    What is wrong goes into `problems`, the caller's dictionary, in the order of the
-    rule. The calls for what is inside the value use the same one, so that one answer
-    can tell everything. `place` is where the value stands; the outermost has "".
+    What is wrong goes into `problems`, a dictionary that the caller has made, in the
+    order of the rule. For what is inside a value, `check` calls itself and hands the
+    same dictionary on, so that one answer can tell everything. `place` is where the
+    value stands; the outermost has "".
     """
     if isinstance(value, float) and value.is_integer() and "integer" in types_of(rule):
         value = int(value)  # in JSON Schema, 3.0 is an integer
@@ -392,7 +400,7 @@ def label(place: str) -> str:
 
     Names in capitals, as settings have, stay as they are.
     """
-    name = place.rpartition(".")[2]
+    name = place.rpartition(".")[2]  # what follows the last dot
     if name.isupper():
         return name
     words = name.replace("_", " ").strip()
@@ -421,14 +429,16 @@ READ_ONLY = {"readOnly": True}
 class Reference:
     """Where a record has the id of a row, and which resource that row is of.
 
-    Without an array, it is a field of the record. With one, each object in that array
-    can have it, as `items[0].item_id`.
+    Reference(field_name="owner_id", resource_name="people") is the record's own field
+    owner_id. With array_name="parts" besides, it is the owner_id in each object of the
+    record's array parts, as `parts[0].owner_id`.
     """
 
     field_name: str
     array_name: str = ""
     resource_name: str
 
+    # "Record" is in quotes because that class comes further down.
     def ids(self, record: "Record") -> list[str | None]:
         """The ids that a record has there: one, or one for each object in the array.
 
@@ -466,7 +476,7 @@ class Record:
 
 
 class ItemStatus(StrEnum):
-    """Where an item is in its life."""
+    """Where an item is in its life. A loop over this class gives its three strings."""
 
     PENDING = "pending"
     ACTIVE = "active"
@@ -507,7 +517,8 @@ class Order(Record):
     internal_number: str = field(metadata=name_rule(50))
     status: str = field(default="pending", metadata=name_rule(50))
     # Python would allow to change the list in a frozen record. Nothing here does so: a
-    # change of an order brings a new list.
+    # change of an order brings a new list. A `default` would be one list for all
+    # orders; a `default_factory` makes one for each.
     items: list[dict[str, Any]] = field(
         default_factory=list, metadata=array_rule(ORDER_LINE, max_items=1000)
     )
@@ -532,7 +543,7 @@ def check_named_rows(
 
 
 def taken_sentence(name: str, value: Any) -> str:
-    """What is said of a value in a unique field that another row has."""
+    """What is said of a unique field if another row has the same value in it."""
     return f"{label(name)} {value} is taken"
 
 
@@ -554,7 +565,8 @@ IGNORED_RULE: Rule = {
 class Resource:
     """A resource's name and record class, and what follows from its fields.
 
-    Raises ValueError if a field has no rule, a wrong one, or a name that lists need.
+    Raises ValueError if a field has no rule or a wrong one, or a name that lists use for
+    a parameter, such as `page`.
     """
 
     def __init__(self, name: str, record_class: type[Record]) -> None:
@@ -640,7 +652,8 @@ class Resource:
             if name in body:
                 values[name] = body[name]
                 if name in self.enums and body[name] is not None:
-                    values[name] = self.enums[name](body[name])
+                    enum = self.enums[name]
+                    values[name] = enum(body[name])
         return values
 
     def record_json(self, record: Record) -> bytes:
@@ -653,7 +666,7 @@ def enum_of(field_type: Any) -> type[StrEnum] | None:
     types = [field_type]
     types.extend(get_args(field_type))  # of `Colour | None`, the two types in it
     for each_type in types:
-        # `issubclass` takes classes only, and list[str] is none.
+        # `issubclass` takes classes only, and list[str] is not a class.
         if isinstance(each_type, type) and issubclass(each_type, StrEnum):
             return each_type
     return None
@@ -726,7 +739,7 @@ class Table:
 
 
 def first_naming(table: Table, reference: Reference, row: Row) -> Row | None:
-    """The first other row in a table that has a row's id in a reference."""
+    """The first row of a table, other than `row` itself, that names it so."""
     for other in table.rows.values():
         if other is not row and row.record.id in reference.ids(other.record):
             return other
@@ -869,7 +882,7 @@ class Store:
         # the last change, so that what was looked at is still true when the change is
         # made. There is one lock for all tables because a rule may span two of them: an
         # item that an order names must not be deleted. Bodies are checked before it is
-        # taken; lists are filtered, sorted and made after it.
+        # taken; lists are filtered, sorted and put into JSON after it is given back.
         self._lock = Lock()
         # Copies, so that nothing that happens here is seen by others with this seed.
         self._tables: Tables = {}
@@ -947,7 +960,8 @@ class Store:
         with self._lock:
             self._tables = tables
 
-    # The methods below are called by those above, with the lock held.
+    # The methods below are called by those above, with the lock held. They must not
+    # take it again: a thread that asks for a lock which it has waits for ever.
 
     def _find(self, resource: Resource, id: str, expected: Expected = None) -> Row:
         row = self._tables[resource.name].rows.get(id)
@@ -1002,7 +1016,7 @@ class Store:
 # the filter. `filters_of` says which endings a field has, and `filter_rows` what they
 # mean:
 #
-#     none, _ne               fields of all types, but arrays and objects
+#     no ending, _ne          fields of all types, but arrays and objects
 #     _gt, _gte, _lt, _lte    those whose values have an order: not true and false
 #     _like                   strings
 # ----------------------------------------------------------------------
@@ -1026,7 +1040,10 @@ WANTED_TIME_RULE = make_rule(
 
 
 class Filter(NamedTuple):
-    """A field, the ending of the filter's name, and the rule for a wanted value."""
+    """A field, the ending of the filter's name, and the rule for a wanted value.
+
+    A NamedTuple is a tuple whose parts have names.
+    """
 
     field: str
     ending: str
@@ -1070,8 +1087,8 @@ def make_parameters(filters: Iterable[Filter]) -> dict[str, Rule]:
     """The rules of a list's parameters, by name.
 
     One that may be given several times is an array. Of the others the last one counts.
-    Raises ValueError for a field called sort, page, per_page or q, and for one called
-    size_gt beside one called size, which has a filter of that name.
+    Raises ValueError for a field whose name is a parameter already: sort, page,
+    per_page, q, or the filter of another field, as a field size_gt where there is size.
     """
     # Every field that can be compared has one filter without an ending.
     names = [each_filter.field for each_filter in filters if each_filter.ending == ""]
@@ -1165,7 +1182,9 @@ def sort_rows(resource: Resource, rows: list[Row], parts: list[str]) -> list[Row
     for part in parts:
         # In `name,-name` the second changes nothing: the rows that it could put in
         # order have the same name.
-        descending.setdefault(part.removeprefix("-"), part.startswith("-"))
+        name = part.removeprefix("-")
+        if name not in descending:
+            descending[name] = part.startswith("-")
     # Sorting keeps the order of rows that compare equal. So the rows are sorted by the
     # least important field first, which is the last one: a dictionary keeps its order.
     for name in reversed(descending):
@@ -1213,7 +1232,8 @@ def register(name: str, record_class: type[Record]) -> None:
 def check_declarations(resource: Resource) -> None:
     """Raise ValueError for a name, unique field or reference that cannot work."""
     name = resource.name
-    # Without @dataclass, what `name: str = field(...)` makes stays in the class.
+    # @dataclass takes out of a class what `field(...)` has put into it. If something is
+    # still there, it is missing.
     if any(isinstance(value, Field) for value in vars(resource.record_class).values()):
         raise ValueError(f"{resource.title} has no @dataclass above it")
     if not re.fullmatch("[a-z][a-z0-9_-]*", name) or name in TAKEN_NAMES:
