@@ -565,8 +565,8 @@ IGNORED_RULE: Rule = {
 class Resource:
     """A resource's name and record class, and what follows from its fields.
 
-    Raises ValueError if a field has no rule or a wrong one, or a name that lists use for
-    a parameter, such as `page`.
+    Raises ValueError if a field has no rule or a wrong one, or a name that lists use
+    for a parameter, such as `page`.
     """
 
     def __init__(self, name: str, record_class: type[Record]) -> None:
