@@ -1804,7 +1804,8 @@ class RequestHandler(WSGIRequestHandler):
 def say(line: str) -> None:
     """Print a line at once, if anybody still reads what we print."""
     with suppress(OSError):
-        print(line, flush=True)
+        # With its end in one piece, so that two threads do not mix their lines.
+        print(f"{line}\n", end="", flush=True)
 
 
 def stop(signal_number: int, frame: FrameType | None) -> None:

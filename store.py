@@ -339,6 +339,8 @@ def check(rule: Rule, value: Any, place: str, problems: Problems) -> Any:
     same dictionary on, so that one answer can tell everything. `place` is where the
     value stands; the outermost has "".
     """
+    if len(problems) >= MAX_PROBLEMS:
+        return value  # no more will be told
     if isinstance(value, float) and value.is_integer() and "integer" in types_of(rule):
         value = int(value)  # in JSON Schema, 3.0 is an integer
     if not obeys(rule, value):
