@@ -14,8 +14,13 @@ help:  ## show this list
 run: .venv  ## start the service, with demo data unless SEED says otherwise
 	@$(SETTINGS); exec $(BIN)/python -m inventory
 
+# A PORT that is no number is left to inventory.py, whose error says more than Flask's. What is
+# in .env has been read, so Flask need not ask for python-dotenv.
 debug: .venv  ## the same with Flask's reloader and debugger, for changing the code
-	@$(SETTINGS); exec $(BIN)/python -m flask --app inventory run --debug --host 127.0.0.1 --port "$${PORT:-5000}"
+	@$(SETTINGS); \
+	case "$${PORT:=5000}" in *[!0-9]*) port=0 ;; *) port="$$PORT" ;; esac; \
+	export FLASK_SKIP_DOTENV=1; \
+	exec $(BIN)/python -m flask --app inventory run --debug --host 127.0.0.1 --port "$$port"
 
 test: .venv  ## run the tests
 	@$(BIN)/python -m pytest --quiet
@@ -29,8 +34,8 @@ clean:  ## remove what the other targets have made
 	rm -rf .venv __pycache__ .mypy_cache .pytest_cache .ruff_cache
 
 # The shell reads .env, for its quoting, and ends at a line that fails. Then what was given to
-# make, or stood in the environment, is put back over it. Without `command`, bash would end
-# there at a variable that is read-only.
+# make, or stood in the environment, is put back over it: `export -p` has written it as commands.
+# With `command` before each, bash goes on after one that is read-only, such as SHELLOPTS.
 define SETTINGS
 if [ -f .env ]; then \
 	given=$$(export -p); \
@@ -45,7 +50,7 @@ fi; \
 export SEED="$${SEED-demo}"
 endef
 
-# The targets above look each time whether all is there that they need. If not, the folder is
+# The targets above look each time whether all that they need is there. If not, the folder is
 # made anew: one that was broken off, or that a new Python left behind, can lack anything.
 .venv:
 	@$(call UNLESS_COMPLETE,$(PYTHON),$(PACKAGES),requirements.txt); \

@@ -320,7 +320,7 @@ class Entry:
 
 
 class Session:
-    """The data of one test. Every method may be called from any thread."""
+    """The data of one test. Its public methods may be called from any thread."""
 
     # Enough to see what a test has done, and little enough to look through.
     JOURNAL_LENGTH = 500
@@ -1668,7 +1668,7 @@ def load_seed(seed: str) -> Tables:
     if seed == "":
         return make_tables({})
     if seed == "demo":
-        return read_state(demo_state(), timestamp(SEED_START))
+        return read_seed(seed, demo_state(), timestamp(SEED_START))
     if not seed.endswith(".json"):
         return make_tables({"items": generated_items(int(seed))})
     return load_file(seed)
@@ -1689,11 +1689,16 @@ def load_file(path: str) -> Tables:
         raise SettingError(f"SEED {path}: the file {error}") from None
     if not isinstance(state, dict):
         raise SettingError(f"SEED {path}: the file {NO_OBJECT}")
+    return read_seed(path, state, timestamp(datetime.now(UTC)))
+
+
+def read_seed(seed: str, state: Mapping[str, Any], now: str) -> Tables:
+    """The tables for the state of a seed. Raises SettingError."""
     try:
-        return read_state(state, timestamp(datetime.now(UTC)))
+        return read_state(state, now)
     except InvalidError as error:
         place = list(error.problems)[0]
-        raise SettingError(f"SEED {path}: {place}: {error}") from None
+        raise SettingError(f"SEED {seed}: {place}: {error}") from None
 
 
 def demo_state() -> dict[str, list[dict[str, Any]]]:

@@ -101,9 +101,9 @@ def timestamp(moment: datetime) -> str:
 def read_time(text: str) -> str:
     """The moment that a text tells, in the form of `timestamp`. Raises ValueError.
 
-    The text names its zone. It may have any form of RFC 3339, such as
-    2026-01-05T10:30:00+01:00, and those that `datetime.fromisoformat` knows besides,
-    such as one without seconds.
+    The text names its zone. It may have any form of RFC 3339 (but no leap second, and
+    not the year 0), such as 2026-01-05T10:30:00+01:00, and those that
+    `datetime.fromisoformat` knows besides, such as one without seconds.
     """
     text = text.upper()  # RFC 3339 allows t and z as well
     if not re.fullmatch(TIME_WITH_ZONE, text):
@@ -614,8 +614,13 @@ class Resource:
             self.defaults[name] = record_field.default
         if record_field.default_factory is not MISSING:
             self.defaults[name] = record_field.default_factory()
+        if name in self.defaults:
+            check_default(name, rule, self.defaults[name])
         enum = enum_of(record_field.type)
         if enum is not None:
+            choices = [choice for choice in rule.get("enum", ()) if choice is not None]
+            if choices != list(enum):
+                raise ValueError(f"{name} must have a choice_rule of its enum")
             self.enums[name] = enum
 
     def _make_rules(self) -> None:
@@ -661,6 +666,17 @@ class Resource:
     def record_json(self, record: Record) -> bytes:
         """A record as JSON, with its fields in the order of `rules`."""
         return to_json({name: getattr(record, name) for name in self.rules})
+
+
+def check_default(name: str, rule: Rule, default: Any) -> None:
+    """Raise ValueError if the default of a field is not as the rule says."""
+    try:
+        value = json.loads(to_json(default))  # a member of an enum becomes a string
+        kept = validate(rule, value, name)
+    except (TypeError, InvalidError) as error:
+        raise ValueError(f"the default of {name} breaks its rule: {error}") from None
+    if kept != value:
+        raise ValueError(f"the default of {name} must be written {kept!r}")
 
 
 def enum_of(field_type: Any) -> type[StrEnum] | None:
@@ -874,7 +890,7 @@ Expected = Container[str] | None
 
 
 class Store:
-    """The rows of all resources. Every method may be called from any thread.
+    """The rows of all resources. Its public methods may be called from any thread.
 
     Callers give the time `now` in the form of `timestamp`.
     """
@@ -1227,22 +1243,34 @@ TAKEN_NAMES = ("mock", "health")
 def register(name: str, record_class: type[Record]) -> None:
     """Make the service offer the records of a class under a name. Raises ValueError."""
     resource = Resource(name, record_class)
+    check_names(resource)
     check_declarations(resource)
     RESOURCES[name] = resource
 
 
-def check_declarations(resource: Resource) -> None:
-    """Raise ValueError for a name, unique field or reference that cannot work."""
+def check_names(resource: Resource) -> None:
+    """Raise ValueError for a name of a resource, or of its class, that cannot work."""
     name = resource.name
-    # @dataclass takes out of a class what `field(...)` has put into it. If something is
-    # still there, it is missing.
-    if any(isinstance(value, Field) for value in vars(resource.record_class).values()):
-        raise ValueError(f"{resource.title} has no @dataclass above it")
     if not re.fullmatch("[a-z][a-z0-9_-]*", name) or name in TAKEN_NAMES:
         taken = " or ".join(TAKEN_NAMES)
         raise ValueError(
             f"a resource must be called by a-z 0-9 _ -, but not {taken}; not {name!r}"
         )
+    taken_titles = ["Error", "Health"]  # the API's description has these already
+    for other in RESOURCES.values():
+        if other.name != name:
+            taken_titles.append(other.title)
+    if resource.title in taken_titles:
+        raise ValueError(f"another class must not be called {resource.title}")
+
+
+def check_declarations(resource: Resource) -> None:
+    """Raise ValueError for a class, unique field or reference that cannot work."""
+    name = resource.name
+    # @dataclass takes out of a class what `field(...)` has put into it. If something is
+    # still there, it is missing.
+    if any(isinstance(value, Field) for value in vars(resource.record_class).values()):
+        raise ValueError(f"{resource.title} has no @dataclass above it")
     for field_name in resource.record_class.unique_fields:
         # Arrays and objects are no parameters of lists, and cannot be compared here.
         is_parameter = field_name in resource.parameters

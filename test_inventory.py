@@ -1219,9 +1219,9 @@ def test_a_row_of_a_state_can_have_such_an_id(api, id):
 # The store
 #
 # Each of these runs many threads, and is named by what would go wrong without the lock.
-# The last two guard other promises, and hold without it: a state is put in by one
-# assignment (table by table, it would be seen half replaced), and a store copies its
-# seed.
+# Two guard other promises, and hold without it: no state is seen half replaced, because
+# it is put in by one assignment, and no store changes the seed of another, because it
+# has its own copy.
 # ----------------------------------------------------------------------
 
 
@@ -1349,6 +1349,24 @@ def test_no_reader_sees_an_order_without_its_item():
                 assert row.record.items[0]["item_id"] in ids
 
     all_at_once(write_or_read, threads=6, fast=(1, 3, 5))
+
+
+def test_no_order_of_the_old_state_comes_into_the_new_one():
+    shared = new_store()
+    full = {"items": [{"name": "x"}]}
+
+    def replace_or_order(thread):
+        for turn in range(120):
+            if thread % 2:
+                shared.replace_state(full if turn % 2 else {}, NOW)
+            else:
+                lines = [{"item_id": "1"}]
+                body = {"internal_number": f"{thread}-{turn}", "items": lines}
+                create(shared, "orders", body)
+            state = shared.state()
+            assert state["items"] or not state["orders"]
+
+    all_at_once(replace_or_order)
 
 
 def test_no_reader_sees_a_state_half_replaced():
@@ -1688,6 +1706,47 @@ def test_the_lines_of_an_order_can_be_neither_filtered_nor_sorted_by(api):
 # ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "default, rule, sentence",
+    [
+        (None, store.TIME_RULE, "breaks its rule: X must be a time with its zone"),
+        (-1, store.integer_rule(0), "breaks its rule: X must be an integer from 0"),
+        (datetime(2026, 1, 1), store.TIME_RULE, "breaks its rule"),
+        ("2026-01-01T09:30Z", store.TIME_RULE, f"must be written '{NOW}'"),
+    ],
+)
+def test_a_default_that_breaks_its_rule_cannot_be_registered(default, rule, sentence):
+    thing = make_dataclass(
+        "Thing",
+        [("x", object, field(default=default, metadata=rule))],
+        bases=(store.Record,),
+        frozen=True,
+        kw_only=True,
+    )
+
+    with pytest.raises(ValueError, match=f"the default of x {sentence}"):
+        store.Resource("things", thing)
+
+
+def test_an_enum_with_other_choices_than_its_rule_cannot_be_registered():
+    @dataclass(frozen=True, kw_only=True)
+    class Paint(store.Record):
+        colour: Colour = field(metadata=store.choice_rule(["red", "green"]))
+
+    with pytest.raises(ValueError, match="colour must have a choice_rule of its enum"):
+        store.Resource("paints", Paint)
+
+
+def test_two_classes_of_one_name_cannot_be_registered(register):
+    @dataclass(frozen=True, kw_only=True)
+    class Item(store.Record):
+        size: int = field(default=0, metadata=store.INTEGER_RULE)
+
+    with pytest.raises(ValueError, match="another class must not be called Item"):
+        register("things", Item)
+    assert "things" not in RESOURCES
+
+
 def test_a_field_without_a_rule_cannot_be_registered(register):
     @dataclass(frozen=True, kw_only=True)
     class Note(store.Record):
@@ -2019,6 +2078,19 @@ def new_session():
 
 def take(session, path="/items"):
     return session.take_fault("GET", path, "")
+
+
+def test_no_request_fails_because_its_session_is_reset():
+    sessions = Sessions(store.make_tables({}))
+
+    def get_or_reset(thread):
+        for _ in range(20):
+            if thread % 2:
+                sessions.reset("a")
+            else:
+                assert sessions.get("a").name == "a"
+
+    all_at_once(get_or_reset)
 
 
 def test_no_session_begins_twice():
