@@ -17,7 +17,7 @@ Words that are used here:
     session      the data of one test, chosen by a header or a cookie (not Flask's)
     fault        something that a test has ordered to go wrong, for certain requests
     hold         let a request wait until its fault is cleared
-    journal      the list of the requests that have come
+    journal      the list of the last requests for rows, and to unknown paths
     tag          what stands for the content of a row or a list, in the header ETag.
                  Sent back, it means "answer only if it is another now" (If-None-Match)
                  or "change it only if it is still this one" (If-Match)
@@ -372,8 +372,8 @@ class Session:
         """Use the first fault that fits a request; return NO_FAULT if none does.
 
         Finding the fault and counting it is one step. A fault that is cleared before
-        this step is not found. If it is cleared after, its event is set, and the
-        request does not wait.
+        this step is not found. One that is cleared later sets its event, for which the
+        request waits.
         """
         with self._lock:
             for fault in self._faults.values():
@@ -657,10 +657,10 @@ def read_body() -> Body:
     if request.endpoint == "mock.replace_state":
         limit = STATE_LIMIT
         levels = STATE_NESTING_LIMIT
-    # Werkzeug raises the error if the header Content-Length is above its own limit. But
-    # a body can come in pieces, without that header. Then Werkzeug cuts it off at its
-    # limit, and says nothing. So that limit is one byte more than ours: if the byte is
-    # there, the body was too long.
+    # If the header Content-Length is above its own limit, Werkzeug raises the error. A
+    # body that comes in pieces has no such header, and is cut at the limit without a
+    # word. So that limit is one byte above ours: if the byte is there, the body was too
+    # long.
     request.max_content_length = limit + 1
     raw = request.get_data()
     if len(raw) > limit:
@@ -916,9 +916,9 @@ FLOAT_PATTERN = r"-?[0-9]{1,200}(\.[0-9]+)?(e-?[0-9]{1,2})?"
 def read_text(rule: Rule, text: str) -> Any:
     """The value that a text spells. Queries and settings have only texts.
 
-    A text that spells no value of the rule's type is returned as it is. It has the
-    wrong type then, so `check` refuses it, and writes the sentence. A number with too
-    many digits is returned as it is, too. The limits are below those of Python, which
+    A text that spells no value of the rule's type is returned as it is: `check` then
+    refuses it by its type, and writes the sentence. So it is with a number of too many
+    digits. The limits are below those of Python, which
     raises an error for an integer of more than 4,300 digits, and reads a float of more
     than 308 digits as infinity.
     """
