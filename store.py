@@ -12,7 +12,7 @@ together. Who asks for data, and why, is told in inventory.py.
     state      all rows of all resources at one moment
     seed       the rows with which a store begins
     thread     one of several runs through the program at the same time. The service has
-               one for each request that is under way, and many of them use the same data
+               one for each request that is under way, and many use the same data
     lock       what only one thread can have at a time. Others that want it wait until
                it is given back, which happens at the end of the block `with lock:`
 """
@@ -417,9 +417,9 @@ def label(place: str) -> str:
 # whenever it likes. With `kw_only` its values are given by name and not by position, so
 # that a field without a default may follow one that has one.
 #
-# The metadata of a field are our own notes about it, which dataclasses ignore. Here they
-# are the rule of the field. A client must send the fields that have no default and are
-# not read-only.
+# The metadata of a field are our own notes about it, which dataclasses ignore. Here
+# they are the rule of the field. A client must send the fields that have no default and
+# are not read-only.
 # ----------------------------------------------------------------------
 
 # The store gives these fields their values. What a client sends for them is ignored,
