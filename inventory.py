@@ -250,12 +250,15 @@ class Fault:
         """Whether it waits for such a request. A slash at the end does not matter."""
         if self.times == 0 or self.method not in ("*", method):
             return False
-        path = path.rstrip("/") or "/"
-        pattern = self.path.rstrip("/") or "/"
-        if fnmatchcase(path, pattern):
+        bare_path = path.rstrip("/") or "/"
+        if fnmatchcase(bare_path, self.path.rstrip("/") or "/"):
             return True
-        # As it was written: a slash at its end may be one of the query.
-        return query != "" and fnmatchcase(f"{path}?{query}", self.path)
+        if query == "":
+            return False
+        # The pattern as it was written: a slash at its end may be one of the query.
+        if fnmatchcase(f"{bare_path}?{query}", self.path):
+            return True
+        return fnmatchcase(f"{path}?{query}", self.path)
 
     def as_object(self) -> dict[str, Any]:
         """The fault as a JSON object."""

@@ -616,6 +616,8 @@ class Resource:
             self.defaults[name] = record_field.default_factory()
         if name in self.defaults:
             check_default(name, rule, self.defaults[name])
+        elif "readOnly" in rule and name not in ("id", "created_at"):
+            raise ValueError(f"{name} is read-only, so it must have a default")
         enum = enum_of(record_field.type)
         if enum is not None:
             choices = [choice for choice in rule.get("enum", ()) if choice is not None]

@@ -1737,6 +1737,16 @@ def test_an_enum_with_other_choices_than_its_rule_cannot_be_registered():
         store.Resource("paints", Paint)
 
 
+def test_a_read_only_field_without_a_default_cannot_be_registered(register):
+    @dataclass(frozen=True, kw_only=True)
+    class Part(store.Record):
+        code: str = field(metadata={**store.STRING_RULE, **store.READ_ONLY})
+
+    with pytest.raises(ValueError, match="code is read-only, so it must have a def"):
+        register("parts", Part)
+    assert "parts" not in RESOURCES
+
+
 def test_two_classes_of_one_name_cannot_be_registered(register):
     @dataclass(frozen=True, kw_only=True)
     class Item(store.Record):
@@ -2037,6 +2047,7 @@ def test_a_slash_at_the_end_makes_no_difference_to_a_fault(api, pattern, path):
     [
         ("/items?page=2", "/items?page=2", True),
         ("/items?page=2", "/items/?page=2", True),
+        ("/items/?page=2", "/items/?page=2", True),  # as sent
         ("/items?page=2", "/items?page=22", False),
         ("/items?page=2", "/items", False),
         ("*page=2*", "/items?per_page=5&page=2&q=x", True),
